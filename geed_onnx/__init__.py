@@ -1,0 +1,1 @@
+"""geed-onnx: how invariant, how equivariant is a trained network?"""

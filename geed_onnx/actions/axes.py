@@ -1,0 +1,236 @@
+"""ρ that does nothing, ρ that permutes one axis, and ρ that does several things at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from geed_onnx.actions.operators import Array, IntArray
+from geed_onnx.errors import ActionError, UsageError
+from geed_onnx.groups import Group, extend
+
+
+class Action(Protocol):
+    """ρ: G → linear maps on arrays of one shape; `x` is `(B, *shape)`."""
+
+    @property
+    def group(self) -> Group:
+        """The group that acts."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape it is bound to, without the batch."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """How `--act` spells it."""
+        ...
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The elements g with ρ(g) = 1, computed at the bound shape; a subgroup."""
+        ...
+
+    @property
+    def law_defect(self) -> float:
+        """How far ρ(g)ρ(h) is from ρ(gh), relative; 0 for a true action."""
+        ...
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        """Which elements only permute entries."""
+        ...
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return ρ(g) x."""
+        ...
+
+    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (g, ρ(g) x) once for every g, in any order."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrivialAction:
+    """ρ(g) y = y: invariance."""
+
+    group: Group
+    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """How `--act` spells it."""
+        return "trivial"
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The whole group."""
+        return tuple(self.group.elements)
+
+    @property
+    def law_defect(self) -> float:
+        """Zero."""
+        return 0.0
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        """All of them."""
+        return (True,) * self.group.order
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return x."""
+        return x
+
+    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (g, x) for every g."""
+        return ((g, x) for g in self.group.elements)
+
+
+@dataclass(frozen=True)
+class AxisAction:
+    """ρ(g) permutes one axis: `(ρ(g) y)[…, c, …] = y[…, indices[g][c], …]`.
+
+    Raises
+    ------
+    ActionError
+        If the permutations are no homomorphism of the group, or do not fit the axis.
+    """
+
+    group: Group
+    shape: tuple[int, ...]
+    axis: int  # batch is axis 0
+    indices: tuple[IntArray, ...]  # n permutations of the axis
+    name: str
+    kernel: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.axis <= len(self.shape):
+            raise ActionError(
+                f"{self.name}: axis {self.axis} is none of this tensor's; it is (batch, "
+                f"{', '.join(map(str, self.shape))}), so an axis from 1 to {len(self.shape)} (0 is the batch)"
+            )
+        size = self.shape[self.axis - 1]
+        for index in self.indices:
+            if len(index) != size or not np.array_equal(np.sort(index), np.arange(size)):
+                raise ActionError(
+                    f"{self.name}: expected a permutation of 0..{size - 1} (axis {self.axis} holds {size} entries),"
+                    f" got {len(index)} entries: {_short(index)}"
+                )
+        for s in self.group.generators:
+            for g in self.group.elements:
+                if not np.array_equal(self.indices[self.group.product(g, s)], self.indices[s][self.indices[g]]):
+                    raise ActionError(
+                        f"{self.name} is no action of {self.group.name}: ρ({g})ρ({s}) ≠ ρ({self.group.product(g, s)});"
+                        " the permutations must satisfy the group's relations (rⁿ = 1; for D<n> also s² = 1 and"
+                        " s r s = r⁻¹)"
+                    )
+        still = np.arange(size)
+        kernel = tuple(g for g, index in enumerate(self.indices) if np.array_equal(index, still))
+        object.__setattr__(self, "kernel", kernel)
+
+    @property
+    def law_defect(self) -> float:
+        """Zero: the law was checked entry by entry."""
+        return 0.0
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        """All of them."""
+        return (True,) * self.group.order
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return ρ(g) x, shape of x."""
+        return np.take(x, self.indices[g], axis=self.axis)
+
+    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (g, ρ(g) x) for every g."""
+        return ((g, self(g, x)) for g in self.group.elements)
+
+
+def _short(index: Sequence[int] | IntArray) -> str:
+    text = ",".join(str(int(i)) for i in index[:12])
+    return text + (",…" if len(index) > 12 else "")
+
+
+def permutation_action(
+    group: Group, shape: tuple[int, ...], axis: int, images: Sequence[Sequence[int]], name: str
+) -> AxisAction:
+    """Return the action in which the group's generators permute an axis, one permutation each.
+
+    Raises
+    ------
+    UsageError
+        If there are not as many permutations as generators.
+    ActionError
+        If they are no permutations of that axis, or break the group's relations.
+    """
+    if len(images) != len(group.generators):
+        raise UsageError(
+            f"{name}: {group.name} has {len(group.generators)} generator(s), so expected as many permutations separated"
+            f" by ';' (D<n>: rotation, then reflection), got {len(images)}"
+        )
+    if not 1 <= axis <= len(shape):
+        return AxisAction(group, shape, axis, (), name)  # raises, in the one place that words it
+    size = shape[axis - 1]
+    arrays = [np.asarray(p, dtype=np.intp) for p in images]
+    for p in arrays:
+        if not np.array_equal(np.sort(p), np.arange(size)):
+            return AxisAction(group, shape, axis, (p,), name)
+    indices = extend(group, arrays, lambda a, b: b[a], np.arange(size, dtype=np.intp))
+    return AxisAction(group, shape, axis, tuple(indices), name)
+
+
+@dataclass(frozen=True)
+class JointAction:
+    """ρ(g) = ρ₁(g) ρ₂(g) … on different axes of one array, so that the order does not matter."""
+
+    parts: tuple[Action, ...]
+
+    @property
+    def group(self) -> Group:
+        """The group that acts."""
+        return self.parts[0].group
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape it is bound to."""
+        return self.parts[0].shape
+
+    @property
+    def name(self) -> str:
+        """How `--act` spells it."""
+        return "+".join(p.name for p in self.parts)
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The elements that every part leaves alone (the parts move different axes)."""
+        return tuple(g for g in self.group.elements if all(g in p.kernel for p in self.parts))
+
+    @property
+    def law_defect(self) -> float:
+        """The worst of the parts'."""
+        return max(p.law_defect for p in self.parts)
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        """Where every part only permutes."""
+        return tuple(all(flags) for flags in zip(*(p.exact for p in self.parts), strict=True))
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return ρ(g) x."""
+        for part in self.parts:
+            x = part(g, x)
+        return x
+
+    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (g, ρ(g) x) for every g."""
+        first, *rest = self.parts
+        for g, moved in first.orbit(x):
+            for part in rest:
+                moved = part(g, moved)
+            yield g, moved

@@ -1,0 +1,182 @@
+"""ρ on pixel grids: turns, reflections and rolls of the last two axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+
+import numpy as np
+
+from geed_onnx.actions.operators import (
+    Array,
+    IntArray,
+    disc,
+    grid_permutation,
+    rectangle_message,
+    resample,
+    turn_matrix,
+)
+from geed_onnx.errors import ActionError
+from geed_onnx.groups import Group, Motion
+
+
+@dataclass(frozen=True)
+class GridElement:
+    """One element bound to a grid: an exact permutation after one resampling by `turn` < 90 degrees."""
+
+    turn: Fraction
+    index: IntArray | None  # source indices (H·W,), None where nothing moves
+
+
+@dataclass(frozen=True)
+class GridAction:
+    """ρ(g) moves the pixels of `(…, H, W)`: at most one bilinear resampling of the original, then a permutation.
+
+    Attributes
+    ----------
+    group : Group
+    shape : tuple[int, ...]
+        The shape it is bound to, without the batch: `(…, H, W)`.
+    kernel : tuple[int, ...]
+        The elements that do nothing on this grid, computed from the operators.
+    law_defect : float
+        `max ‖(ρ(g)ρ(h) − ρ(gh)) z‖ / ‖ρ(gh) z‖` over all pairs, on a fixed white-noise image z; 0 where every element
+        is a permutation.
+
+    Raises
+    ------
+    ActionError
+        If an element does not map this grid to itself.
+    """
+
+    group: Group
+    shape: tuple[int, ...]
+    elements: tuple[GridElement, ...] = field(init=False, repr=False)
+    kernel: tuple[int, ...] = field(init=False)
+    law_defect: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        height, width = self.shape[-2:]
+        elements, kernel, defect = _bound(self.group, height, width)
+        object.__setattr__(self, "elements", elements)
+        object.__setattr__(self, "kernel", kernel)
+        object.__setattr__(self, "law_defect", defect)
+
+    @property
+    def name(self) -> str:
+        """How `--act` spells it."""
+        return "pixels"
+
+    @property
+    def exact(self) -> tuple[bool, ...]:
+        """Which elements only permute pixels."""
+        return tuple(e.turn == 0 for e in self.elements)
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return ρ(g) x, shape and type of x: `(B, …, H, W)`; integers are rounded to the nearest."""
+        element = self.elements[g]
+        flat = _planes(x, self.shape)
+        return _permuted(self._turned(element.turn, flat), element.index).reshape(x.shape).astype(x.dtype, copy=False)
+
+    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+        """Yield (g, ρ(g) x) for every g, grouped so that each resampling is done once."""
+        flat = _planes(x, self.shape)
+        for turn in dict.fromkeys(e.turn for e in self.elements):
+            turned = self._turned(turn, flat)
+            for g, element in enumerate(self.elements):
+                if element.turn == turn:
+                    yield g, _permuted(turned, element.index).reshape(x.shape).astype(x.dtype, copy=False)
+
+    def _turned(self, turn: Fraction, flat: Array) -> Array:
+        if turn == 0:
+            return flat
+        height, width = self.shape[-2:]
+        if flat.dtype.kind == "f" and flat.dtype.itemsize >= 4:
+            return resample(turn, flat, height, width)
+        turned = resample(turn, flat.astype(np.float32), height, width)
+        return np.rint(turned) if flat.dtype.kind in "iu" else turned
+
+
+def _planes(x: Array, shape: tuple[int, ...]) -> Array:
+    if x.shape[1:] != shape:
+        raise ActionError(f"this action is bound to arrays (B, {', '.join(map(str, shape))}), but got {x.shape}")
+    return x.reshape(-1, shape[-2] * shape[-1])
+
+
+def _permuted(flat: Array, index: IntArray | None) -> Array:
+    return flat if index is None else np.take(flat, index, axis=1)
+
+
+def _single(motions: tuple[Motion, ...]) -> list[Motion]:
+    return [m for m in motions if m != Motion() and not m.axis]
+
+
+def bind_element(motions: tuple[Motion, ...], height: int, width: int) -> GridElement:
+    """Bind one element's commuting motions to a grid.
+
+    r^t s = s r^(−t), so a reflected turn by an odd angle is a resampling of the same family, then a permutation.
+    """
+    rest, index = Fraction(0), np.arange(height * width, dtype=np.intp)
+    for motion in _single(motions):
+        turn = -motion.turn % 1 if motion.mirror else motion.turn
+        left_over = turn % Fraction(1, 4)
+        if left_over:
+            if height != width and height * width > 1:
+                raise ActionError(rectangle_message(motion.turn, height, width))
+            quarter = grid_permutation(Motion(turn=turn - left_over), height, width)
+            after = grid_permutation(Motion(mirror=motion.mirror, roll=motion.roll), height, width)
+            rest, step = left_over, quarter[after]
+        else:
+            step = grid_permutation(motion, height, width)
+        index = index[step]
+    if rest and _is_identity(rest, height, width):
+        rest = Fraction(0)
+    still = np.array_equal(index, np.arange(height * width))
+    return GridElement(rest, None if still else index)
+
+
+def _is_identity(turn: Fraction, height: int, width: int) -> bool:
+    """Say whether a resampling is the identity matrix: on a single pixel it is."""
+    matrix = turn_matrix(turn, height, width)
+    return bool(matrix.nnz == height * width and (matrix.diagonal() > 1 - 1e-12).all())
+
+
+@lru_cache(maxsize=128)
+def _bound(group: Group, height: int, width: int) -> tuple[tuple[GridElement, ...], tuple[int, ...], float]:
+    elements = tuple(bind_element(m, height, width) for m in group.motions)
+    kernel = tuple(g for g, e in enumerate(elements) if e.turn == 0 and e.index is None)
+    return elements, kernel, _law_defect(group, elements, height, width)
+
+
+def _law_defect(group: Group, elements: tuple[GridElement, ...], height: int, width: int) -> float:
+    """Measure how far ρ(g)ρ(h) is from ρ(gh); exact pairs are compared as permutations, index by index."""
+    everything = np.arange(height * width, dtype=np.intp)
+    index = [everything if e.index is None else e.index for e in elements]
+    exact = [e.turn == 0 for e in elements]
+    for s in group.generators:
+        for g in group.elements:
+            gs = group.product(g, s)
+            if exact[g] and exact[s] and exact[gs] and not np.array_equal(index[gs], index[s][index[g]]):
+                raise ActionError(f"{group.name} does not act on a {height}×{width} grid: ρ({g})ρ({s}) ≠ ρ({gs})")
+    if all(exact):
+        return 0.0
+    noise = np.random.default_rng(0).standard_normal((1, height * width))
+    turned = {t: resample(t, noise, height, width) if t else noise for t in {e.turn for e in elements}}
+    moved = [turned[e.turn][:, index[g]] for g, e in enumerate(elements)]
+    worst = 0.0
+    # ρ(g) = P_g R_t: pairs with the same R_t share one product, and a pair of exact ones was compared above
+    for turn in {e.turn for e in elements} - {Fraction(0)}:
+        both = resample(turn, np.concatenate(moved), height, width)
+        for g, element in enumerate(elements):
+            if element.turn == turn:
+                direct = np.concatenate([moved[group.product(g, h)] for h in group.elements])
+                error = np.linalg.norm(both[:, index[g]] - direct, axis=1)
+                worst = max(worst, float(np.max(error / np.maximum(np.linalg.norm(direct, axis=1), 1e-300))))
+    return worst
+
+
+def masked(x: Array, mask: bool) -> Array:
+    """Return x `(…, H, W)` with everything outside the inscribed disc set to 0, or x itself without a mask."""
+    return x * disc(*x.shape[-2:]) if mask else x

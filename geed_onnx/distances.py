@@ -1,0 +1,227 @@
+"""m of the paper: `(B, …), (B, …) -> (B,)` float64; bigger means less equivariant, always.
+
+Each distance knows its value at equality (`optimum`), its bounds, and which laws it keeps (`laws`), so that a new entry
+inherits the tests of its laws.  Everything is accumulated in float64, and one row's value does not depend, to the last
+bit, on which rows come with it.
+
+>>> a, b = np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])
+>>> float(distances["l2"](a, b)[0]), float(distances["cosine"](a, b)[0])
+(2.23606797749979, -0.0)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from geed_onnx.registry import Registry
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+
+#: float64 values converted at once, so that a block of both operands stays in the second-level cache.
+BLOCK_VALUES = 1 << 17
+#: Longer dot products are split, so that no BLAS spreads one over threads and changes its rounding.
+SPAN = 1 << 13
+
+
+@dataclass(frozen=True)
+class Distance:
+    """A named m with what is known about it.
+
+    Attributes
+    ----------
+    name : str
+    compute : (B, …), (B, …) -> (B,) float64
+    optimum : float
+        The value at equality, which an exactly equivariant model scores.
+    largest : float
+        The least upper bound, `inf` where there is none.
+    kinds : tuple[str, ...]
+        The kinds of tap it is meant for.
+    laws : frozenset[str]
+        Of `symmetric` (m(a, b) = m(b, a)), `metric` (triangle inequality), `scale-free` (m(sa, tb) = m(a, b) for
+        positive s, t), `shift-free` (adding a constant per channel changes nothing), `definite` (optimum only where
+        a = b).
+    resolution : float
+        Differences below this are not told from rounding of float32 features.
+    about : str
+        One line for `geed-onnx list distances`.
+    """
+
+    name: str
+    compute: Callable[[Array, Array], Floats]
+    optimum: float
+    largest: float
+    kinds: tuple[str, ...]
+    laws: frozenset[str]
+    about: str
+    resolution: float = 1e-6
+
+    def __call__(self, a: Array, b: Array) -> Floats:
+        """Return m(a, b), shape (B,), float64."""
+        return self.compute(a, b)
+
+
+distances: Registry[Distance] = Registry("distances", "distance")
+
+
+def row_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
+    """Return (a·b, a·a, b·b) for every row of two (n, k) arrays, each (n,) float64, in blocks that fit the cache."""
+    n, k = a.shape
+    ab, aa, bb = np.zeros(n), np.zeros(n), np.zeros(n)
+    rows = max(1, BLOCK_VALUES // max(k, 1))
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        for left in range(0, k, SPAN):
+            x = a[start:stop, left : left + SPAN].astype(np.float64)
+            y = b[start:stop, left : left + SPAN].astype(np.float64)
+            ab[start:stop] += np.vecdot(x, y)
+            aa[start:stop] += np.vecdot(x, x)
+            bb[start:stop] += np.vecdot(y, y)
+    return ab, aa, bb
+
+
+def cosines(ab: Floats, aa: Floats, bb: Floats) -> Floats:
+    """Return ab/√(aa·bb) within [−1, 1]; two zero vectors are equal (1), one zero vector is unlike anything (0)."""
+    norms = np.sqrt(aa) * np.sqrt(bb)
+    safe = np.where(norms > 0, norms, 1.0)
+    value = np.clip(np.where(norms > 0, ab / safe, 0.0), -1.0, 1.0)
+    return np.where((aa == 0) & (bb == 0), 1.0, value)
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(len(x), -1)
+
+
+def _channels(x: Array) -> Array:
+    return x.reshape(x.shape[0] * x.shape[1], -1)
+
+
+def _mean_over_channels(values: Floats, x: Array) -> Floats:
+    means: Floats = values.reshape(x.shape[0], x.shape[1]).mean(axis=1)
+    return means
+
+
+def l2(a: Array, b: Array) -> Floats:
+    """ℓ2: ‖a − b‖₂, eq. (6)."""
+    difference = _flat(a).astype(np.float64) - _flat(b)
+    size: Floats = np.linalg.norm(difference, axis=1)
+    return size
+
+
+def relative_l2(a: Array, b: Array) -> Floats:
+    """Relative ℓ2: ‖a − b‖₂ / ‖b‖₂; 0 where both are zero, infinite where only b is."""
+    size, gap = np.linalg.norm(_flat(b).astype(np.float64), axis=1), l2(a, b)
+    return np.where(size > 0, gap / np.where(size > 0, size, 1.0), np.where(gap > 0, np.inf, 0.0))
+
+
+def negative_cosine(a: Array, b: Array) -> Floats:
+    """Negative cosine: −a·b / (‖a‖ ‖b‖) of the whole tensor."""
+    return -cosines(*row_products(_flat(a), _flat(b)))
+
+
+def channelwise_cosine(a: Array, b: Array) -> Floats:
+    """Channelwise negative cosine, eq. (5): −(1/C) Σ_i cos(a_i, b_i) for (B, C, …)."""
+    return -_mean_over_channels(cosines(*row_products(_channels(a), _channels(b))), a)
+
+
+def channelwise_correlation(a: Array, b: Array) -> Floats:
+    """Channelwise negative correlation: eq. (5) with every channel centred; two constant channels are equal."""
+    return -_mean_over_channels(cosines(*row_products(_centred(_channels(a)), _centred(_channels(b)))), a)
+
+
+def _centred(x: Array) -> Floats:
+    x64 = x.astype(np.float64)
+    centred = x64 - x64.mean(axis=1, keepdims=True)
+    # a constant channel leaves rounding behind, which has a direction but no meaning
+    rounding = 1e-12 * np.abs(x64).max(axis=1, initial=0.0, keepdims=True)
+    return np.where(np.abs(centred).max(axis=1, initial=0.0, keepdims=True) <= rounding, 0.0, centred)
+
+
+def _distributions(p: Array) -> Floats:
+    """View `(B, …, classes)` as float64 `(B, positions, classes)`."""
+    return p.astype(np.float64).reshape(len(p), -1, p.shape[-1])
+
+
+def kullback_leibler(p: Array, q: Array) -> Floats:
+    """KL(p ‖ q) = Σ p log(p/q) along the last axis, natural logarithm, 0·log 0 = 0, mean over positions."""
+    divergence: Floats = special.rel_entr(_distributions(p), _distributions(q)).sum(axis=2).mean(axis=1)
+    return divergence
+
+
+def jensen_shannon(p: Array, q: Array) -> Floats:
+    """Jensen-Shannon divergence ½KL(p ‖ m) + ½KL(q ‖ m), m = (p + q)/2; at most log 2."""
+    p64, q64 = _distributions(p), _distributions(q)
+    middle = (p64 + q64) / 2
+    both = special.rel_entr(p64, middle) + special.rel_entr(q64, middle)
+    divergence: Floats = both.sum(axis=2).mean(axis=1) / 2
+    return divergence
+
+
+def total_variation(p: Array, q: Array) -> Floats:
+    """Total variation ½ Σ |p − q| along the last axis, mean over positions."""
+    variation: Floats = np.abs(_distributions(p) - _distributions(q)).sum(axis=2).mean(axis=1) / 2
+    return variation
+
+
+def disagreement(p: Array, q: Array) -> Floats:
+    """Same-argmax disagreement: the share of positions whose highest class differs."""
+    differ = np.argmax(_distributions(p), axis=2) != np.argmax(_distributions(q), axis=2)
+    share: Floats = differ.mean(axis=1)
+    return share
+
+
+def _add(
+    name: str,
+    compute: Callable[[Array, Array], Floats],
+    optimum: float,
+    largest: float,
+    kinds: tuple[str, ...],
+    laws: str,
+    about: str,
+) -> Distance:
+    return distances.register(name, Distance(name, compute, optimum, largest, kinds, frozenset(laws.split()), about))
+
+
+EVERY = ("map", "vector", "probability")
+_add("l2", l2, 0.0, np.inf, EVERY, "symmetric metric definite", "‖a − b‖")
+_add("relative-l2", relative_l2, 0.0, np.inf, EVERY, "definite", "‖a − b‖ / ‖b‖")
+_add("cosine", negative_cosine, -1.0, 1.0, EVERY, "symmetric scale-free", "−cos(a, b)")
+_add(
+    "channelwise-cosine",
+    channelwise_cosine,
+    -1.0,
+    1.0,
+    ("map",),
+    "symmetric scale-free",
+    "−(1/C) Σ cos(a_i, b_i) over channels, eq. (5)",
+)
+_add(
+    "channelwise-correlation",
+    channelwise_correlation,
+    -1.0,
+    1.0,
+    ("map",),
+    "symmetric scale-free shift-free",
+    "eq. (5) with centred channels",
+)
+_add("kl", kullback_leibler, 0.0, np.inf, ("probability",), "definite", "Σ a log(a/b), natural logarithm")
+_add(
+    "jensen-shannon",
+    jensen_shannon,
+    0.0,
+    float(np.log(2)),
+    ("probability",),
+    "symmetric definite",
+    "½KL(a ‖ m) + ½KL(b ‖ m), m = (a + b)/2",
+)
+_add("total-variation", total_variation, 0.0, 1.0, ("probability",), "symmetric metric definite", "½ Σ |a − b|")
+_add(
+    "disagreement", disagreement, 0.0, 1.0, ("probability",), "symmetric metric", "1 where argmax a ≠ argmax b, else 0"
+)
