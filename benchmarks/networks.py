@@ -35,7 +35,8 @@ class Net:
     def conv(self, x: str, name: str, cin: int, cout: int, kernel: int, stride: int = 1, gain: float = 2) -> str:
         """Add a convolution `(B, cin, H, W)` -> `(B, cout, ⌈H/stride⌉, ⌈W/stride⌉)`.
 
-        It has a bias, as one that carries a folded batch norm. The default gain is He's, which keeps the activations' variance through a ReLU.
+        It has a bias, as one that carries a folded batch norm. The default gain is He's, which keeps the activations'
+        variance through a ReLU.
         """
         scale = math.sqrt(gain / (cin * kernel * kernel))
         inputs = [

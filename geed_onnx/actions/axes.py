@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Protocol
 
 import numpy as np
@@ -42,16 +43,19 @@ class Action(Protocol):
         ...
 
     @property
-    def exact(self) -> tuple[bool, ...]:
-        """Which elements only permute entries."""
+    def resampled_by(self) -> tuple[Fraction, ...]:
+        """The turn by which each element resamples before it permutes; 0 for exact elements.
+
+        Elements of one turn lose the same: ρ(g⁻¹)ρ(g) is one and the same operator for all of them.
+        """
         ...
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x."""
         ...
 
-    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
-        """Yield (g, ρ(g) x) once for every g, in any order."""
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
+        """Yield (g, ρ(g) x) once for every g (of `only`), in any order."""
         ...
 
 
@@ -78,17 +82,17 @@ class TrivialAction:
         return 0.0
 
     @property
-    def exact(self) -> tuple[bool, ...]:
-        """All of them."""
-        return (True,) * self.group.order
+    def resampled_by(self) -> tuple[Fraction, ...]:
+        """Zero: nothing is resampled."""
+        return (Fraction(0),) * self.group.order
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return x."""
         return x
 
-    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, x) for every g."""
-        return ((g, x) for g in self.group.elements)
+        return ((g, x) for g in (self.group.elements if only is None else only))
 
 
 @dataclass(frozen=True)
@@ -139,17 +143,17 @@ class AxisAction:
         return 0.0
 
     @property
-    def exact(self) -> tuple[bool, ...]:
-        """All of them."""
-        return (True,) * self.group.order
+    def resampled_by(self) -> tuple[Fraction, ...]:
+        """Zero: nothing is resampled."""
+        return (Fraction(0),) * self.group.order
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape of x."""
         return np.take(x, self.indices[g], axis=self.axis)
 
-    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, ρ(g) x) for every g."""
-        return ((g, self(g, x)) for g in self.group.elements)
+        return ((g, self(g, x)) for g in (self.group.elements if only is None else only))
 
 
 def _short(index: Sequence[int] | IntArray) -> str:
@@ -217,9 +221,9 @@ class JointAction:
         return max(p.law_defect for p in self.parts)
 
     @property
-    def exact(self) -> tuple[bool, ...]:
-        """Where every part only permutes."""
-        return tuple(all(flags) for flags in zip(*(p.exact for p in self.parts), strict=True))
+    def resampled_by(self) -> tuple[Fraction, ...]:
+        """The grid part's turns (at most one part resamples)."""
+        return tuple(max(turns) for turns in zip(*(p.resampled_by for p in self.parts), strict=True))
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x."""
@@ -227,10 +231,10 @@ class JointAction:
             x = part(g, x)
         return x
 
-    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, ρ(g) x) for every g."""
         first, *rest = self.parts
-        for g, moved in first.orbit(x):
+        for g, moved in first.orbit(x, only):
             for part in rest:
                 moved = part(g, moved)
             yield g, moved

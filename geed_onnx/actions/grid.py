@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -70,9 +70,9 @@ class GridAction:
         return "pixels"
 
     @property
-    def exact(self) -> tuple[bool, ...]:
-        """Which elements only permute pixels."""
-        return tuple(e.turn == 0 for e in self.elements)
+    def resampled_by(self) -> tuple[Fraction, ...]:
+        """The turn by which each element resamples before it permutes; 0 for exact elements."""
+        return tuple(e.turn for e in self.elements)
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape and type of x: `(B, …, H, W)`; integers are rounded to the nearest."""
@@ -80,12 +80,14 @@ class GridAction:
         flat = _planes(x, self.shape)
         return _permuted(self._turned(element.turn, flat), element.index).reshape(x.shape).astype(x.dtype, copy=False)
 
-    def orbit(self, x: Array) -> Iterator[tuple[int, Array]]:
-        """Yield (g, ρ(g) x) for every g, grouped so that each resampling is done once."""
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
+        """Yield (g, ρ(g) x) for every g (of `only`), grouped so that each resampling is done once."""
         flat = _planes(x, self.shape)
-        for turn in dict.fromkeys(e.turn for e in self.elements):
+        wanted = self.group.elements if only is None else only
+        for turn in dict.fromkeys(self.elements[g].turn for g in wanted):
             turned = self._turned(turn, flat)
-            for g, element in enumerate(self.elements):
+            for g in wanted:
+                element = self.elements[g]
                 if element.turn == turn:
                     yield g, _permuted(turned, element.index).reshape(x.shape).astype(x.dtype, copy=False)
 

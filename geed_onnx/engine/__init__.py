@@ -1,0 +1,248 @@
+"""One pass over one model's data: every variant of every tap from one forward pass per image and group element.
+
+The journey of the data, which `measure` reads like::
+
+    images (B,C,H,W) + ids → orbit (B,|G|,C,H,W) → one Session run → {tap: (B,|G|,…)} → f̂ over the kernel
+      → deviations (B,|G|) float64 → table keyed by id (activations dropped here) → Estimate → Result
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from geed_onnx.engine.passes import Runner, batches
+from geed_onnx.engine.plan import Plan, Progress, Settings, make_plan
+from geed_onnx.engine.record import record
+from geed_onnx.engine.tally import Tally
+from geed_onnx.errors import DataError
+from geed_onnx.estimators import Deviations
+from geed_onnx.groups import Group
+from geed_onnx.results import Result
+from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.sources import Fingerprint, plausible
+from geed_onnx.variants import Variant
+
+__all__ = ["Measured", "Plan", "Settings", "make_plan", "measure", "measure_plan"]
+
+Array = npt.NDArray[Any]
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A Result and the table of deviations it is a function of."""
+
+    result: Result
+    deviations: Deviations
+
+
+def measure(
+    model: Any,
+    data: Any,
+    group: str | Group,
+    *,
+    taps: Sequence[str] | None = None,
+    variants: Sequence[str | Variant] | None = None,
+    actions: Mapping[str, str] | None = None,
+    declared_action: bool = True,
+    samples: int | Literal["all"] = 50,
+    spread_samples: int | None = None,
+    reference_samples: int = 16,
+    seed: int = 0,
+    level: float = 0.95,
+    floor: bool = False,
+    mask: bool = False,
+    batch_size: int | None = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    tf32: bool = False,
+    input: str | None = None,
+    layout: str | None = None,
+    constants: Mapping[str, Array] | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    column: str | None = None,
+    skip_bad: bool = False,
+    streaming: bool | None = None,
+    progress: Progress | None = None,
+    notify: Notify | None = None,
+) -> list[Result]:
+    """Measure how equivariant a model is: one Result per tap and variant of the tap's kind.
+
+    Parameters
+    ----------
+    model
+        Path of an ONNX file, a `Session`, or a callable `(B, C, H, W) -> {tap: (B, …)}`.
+    data
+        An address (`images/`, `x.npz`, `t.parquet`, `hf:NAME:SPLIT`), an array `(N, …)` used as the model's input as it
+        is, or a `Source`.
+    group
+        `C8`, `D4`, `flip`, `T4`, … or a `Group`.
+    taps
+        `NAME[:KIND]`: tensor names, module paths or globs; by default the stage ends, the latent and the scores.
+    variants
+        Names or the general form `KIND:ACTION:DISTANCE[:NORMALISER]`; by default the paper's five.
+    actions
+        {tap: output action}, as `--act` takes them.
+    declared_action
+        Whether the channel actions that the file declares are used.
+    samples, seed
+        N images drawn with the seed, or `"all"` in order.
+    spread_samples
+        Points for M; by default 200, or as many as there are.
+    reference_samples
+        Images on which floor and null are taken, the first of the sample.
+    floor
+        Whether the floor of trivially acted taps is computed, by extra forward passes on g⁻¹(g x).
+    mask
+        Whether everything outside the inscribed disc is set to 0, at the input and at maps alike.
+    batch_size
+        Rows (images × elements) of one forward pass; by default as many as fit 48 MB of taps.
+    preprocessing
+        `size`, `fit`, `resize`, `colour`, `range`, `mean`, `std`, `resample`: over what the file declares.
+    progress, notify
+        Called with (passes done, passes in all), and with each warning.
+
+    Returns
+    -------
+    list[Result]
+        In the order of taps, then variants.
+
+    Raises
+    ------
+    GeedError
+        `UsageError` for a request that cannot be meant, `DataError` for images, `ModelError` for the file,
+        `ActionError` where the group cannot act, `SessionError` where the model does not run, `MeasureError` for NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.random.default_rng(0).random((4, 1, 8, 8))
+    >>> [result] = measure(lambda x: {"same": x}, images, "C4", samples="all")
+    >>> result.variant, result.value, result.optimum
+    ('channelwise', -1.0, -1.0)
+    """
+    plan = make_plan(
+        model,
+        data,
+        group,
+        taps=taps,
+        variants=variants,
+        acts=actions,
+        declared=declared_action,
+        settings=Settings(samples, spread_samples, reference_samples, seed, level, floor, mask, batch_size),
+        input=input,
+        layout=layout,
+        preprocessing=preprocessing or {},
+        runtime=RuntimeOptions(provider, threads, tf32, layout=layout, constants=constants or {}),
+        column=column,
+        skip_bad=skip_bad,
+        streaming=streaming,
+    )
+    return [m.result for m in measure_plan(plan, progress=progress, notify=notify)]
+
+
+def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify | None = None) -> list[Measured]:
+    """Measure what `make_plan` settled; the deviations come with the results."""
+    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    extra = [i for i in plan.spread_indices if i not in set(plan.indices)]
+    runner = Runner(plan, progress, len(plan.indices) * plan.group.order + len(extra))
+    prints, warnings = Fingerprint(), list[str]()
+    with ThreadPoolExecutor(workers) as executor:
+        tally = Tally(plan, executor, workers)
+        try:
+            count = _sample(plan, runner, tally, prints, warnings)
+            _points(plan, runner, tally, tuple(extra))
+            if plan.settings.floor:
+                _floors(plan, runner, tally)
+            facts = plan.session.facts
+            notes = tuple(dict.fromkeys([*warnings, *runner.notes, *facts.notes, *_skipped(plan)]))
+            for note in notes:
+                if notify is not None:
+                    notify(note)
+            data = {"uri": plan.source.uri, "fingerprint": prints.hexdigest(), "samples": count}
+            data |= {"preprocessing": plan.feed.preprocessing.to_json() if plan.feed.preprocessing else "as is"}
+            data |= {"mask": "disc" if plan.settings.mask else None}
+            runtime = {**facts.to_json(), "batch": runner.rows, "geed_onnx": _version()}
+            return [
+                Measured(record(plan, gathered, cell, tuple(tally.reference_ids), data, runtime, notes), cell.table())
+                for gathered in tally.gathered
+                for cell in gathered.cells
+            ]
+        finally:
+            tally.close()
+
+
+def _sample(plan: Plan, runner: Runner, tally: Tally, prints: Fingerprint, warnings: list[str]) -> int:
+    """Run the orbits of the sample; returns the number of images."""
+    at_once = [1]
+
+    def sizes() -> Iterator[int]:
+        while True:
+            yield at_once[0]
+
+    count = 0
+    for batch in batches(plan, plan.indices, sizes()):
+        for name, raw in zip(batch.ids, batch.raw, strict=True):
+            prints.add(name, raw)
+        if count == 0:
+            given = plan.feed.model_input(batch.x)
+            warnings.extend(plausible(given, plan.feed.preprocessing, plan.metadata))
+        outputs = runner.orbits(batch)
+        if count == 0:
+            tally.bind(outputs)
+            at_once[0] = runner.orbits_at_once(outputs)
+        tally.add(batch, outputs)
+        count += len(batch.ids)
+    if count == 0:
+        raise DataError(f"{plan.source.uri}: no image could be read")
+    tally.finish_reference()
+    return count
+
+
+def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...]) -> None:
+    """Run the spread points outside the sample, un-transformed."""
+    if not indices:
+        return
+    size = runner.rows or 32
+
+    def sizes() -> Iterator[int]:
+        while True:
+            yield min(size, runner.rows or size)
+
+    for batch in batches(plan, indices, sizes()):
+        tally.add_points(batch.ids, runner.run(batch.x))
+
+
+def _floors(plan: Plan, runner: Runner, tally: Tally) -> None:
+    """Run g⁻¹(g x) of the reference images: what resampling the input alone does to taps that it should not move."""
+    acting = plan.acting
+    if not any(acting.resampled_by):
+        return
+    turns = sorted(set(acting.resampled_by))
+    for _, name, _, x in plan.images(tally.reference_indices):
+        rows = []
+        for turn in turns:
+            g = acting.resampled_by.index(turn)
+            # elements of one turn lose the same, so one pass serves them all
+            rows.append(acting(acting.group.inverse(g), acting(g, x[None])) if turn else x[None])
+        outputs = runner.run(np.concatenate(rows))
+        place = [turns.index(t) for t in acting.resampled_by]
+        tally.add_floor(name, {tap: y[place][None] for tap, y in outputs.items()})
+
+
+def _skipped(plan: Plan) -> list[str]:
+    skipped = getattr(plan.source, "skipped", None) or {}
+    return [f"skipped {len(skipped)} unreadable image(s): {', '.join(list(skipped)[:5])}"] if skipped else []
+
+
+def _version() -> str:
+    from geed_onnx import __version__
+
+    return __version__

@@ -1,0 +1,93 @@
+"""Forward passes: micro-batches of orbits, and what happens when one does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from geed_onnx.actions import orbit_of
+from geed_onnx.engine.plan import Plan, Progress
+from geed_onnx.errors import OutOfMemory
+
+Array = npt.NDArray[Any]
+T = TypeVar("T")
+
+#: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
+MICRO_BATCH_BYTES = 48 << 20
+MOST_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one micro-batch: `x` is `(B, *shape)`, what the group acts on; `raw` the arrays as read."""
+
+    indices: tuple[int, ...]
+    ids: tuple[str, ...]
+    raw: tuple[Array, ...]
+    x: Array
+
+
+class Runner:
+    """Runs rows through the session, in pieces of at most `rows`; halves them, and says so, when memory runs out."""
+
+    def __init__(self, plan: Plan, progress: Progress | None, total: int) -> None:
+        self._plan, self._progress, self._total = plan, progress, total
+        self.rows: int | None = plan.settings.batch_size
+        self.done = 0
+        self.notes: list[str] = []
+
+    def orbits(self, batch: Batch) -> dict[str, Array]:
+        """Return {tap: (B, |G|, …)} of f on the orbits of a batch."""
+        orbit = orbit_of(self._plan.acting, batch.x)
+        flat = self.run(orbit.reshape(-1, *batch.x.shape[1:]))
+        return {name: y.reshape(len(batch.x), -1, *y.shape[1:]) for name, y in flat.items()}
+
+    def run(self, x: Array) -> dict[str, Array]:
+        """Return {tap: (rows, …)} for rows `(rows, *shape)` that the group acted on."""
+        parts: list[dict[str, Array]] = []
+        start = 0
+        while start < len(x):
+            size = min(self.rows or len(x), len(x) - start)
+            try:
+                parts.append(self._plan.session.run(self._plan.feed.model_input(x[start : start + size])))
+            except (OutOfMemory, MemoryError) as error:
+                if size == 1:
+                    raise OutOfMemory(
+                        f"not even one row fits into memory with these taps: tap fewer tensors with --tap ({error})"
+                    ) from error
+                self.rows = size // 2
+                self.notes.append(f"out of memory with {size} rows a pass: went on with {self.rows}")
+                continue
+            start += size
+            self.done += size
+            if self._progress is not None:
+                self._progress(self.done, max(self._total, self.done))
+        if len(parts) == 1:
+            return parts[0]
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def orbits_at_once(self, outputs: dict[str, Array]) -> int:
+        """Return how many orbits one micro-batch may hold, from the outputs `(1, |G|, …)` of the first."""
+        order = self._plan.group.order
+        if self.rows is not None:
+            return max(1, self.rows // order)
+        size = sum(y.nbytes for y in outputs.values()) + 4 * order * int(np.prod(self._plan.acting.shape))
+        orbits = max(1, min(MICRO_BATCH_BYTES // max(size, 1), MOST_ROWS // order))
+        self.rows = orbits * order
+        return orbits
+
+
+def batches(plan: Plan, indices: tuple[int, ...], sizes: Iterable[int]) -> Iterator[Batch]:
+    """Yield the images of `indices` in batches whose sizes are asked for one at a time (the first orbit is a probe)."""
+    images = plan.images(indices)
+    for size in sizes:
+        chunk = list(islice(images, max(1, size)))
+        if not chunk:
+            return
+        numbers, ids, raw, x = zip(*chunk, strict=True)
+        yield Batch(numbers, ids, raw, np.stack(x))

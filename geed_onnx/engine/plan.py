@@ -1,0 +1,459 @@
+"""What is to be measured: a model that runs, images that are read, a group that acts, taps and variants that fit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from geed_onnx.actions import Action, input_action, masked
+from geed_onnx.errors import DataError, MeasureError, UnknownName, UsageError
+from geed_onnx.groups import Group, parse_group
+from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
+from geed_onnx.sources import (
+    ArraySource,
+    Preprocessing,
+    Source,
+    as_images,
+    draw,
+    normalised,
+    open_source,
+    preprocessing_for,
+    sized,
+)
+from geed_onnx.variants import Variant, parse_variant, variants
+
+if TYPE_CHECKING:
+    from geed_onnx.taps import Graph, Port, Tap
+
+Array = npt.NDArray[Any]
+DEFAULT_SPREAD = 200
+
+
+@dataclass(frozen=True)
+class Target:
+    """One tap to be measured, however the model came."""
+
+    name: str
+    kind: str
+    layout: str | None = None
+    module: str | None = None
+    logits: bool | None = None
+    declared: object | None = None
+    """the channel action that the file declares"""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Feed:
+    """How a raw array of the source becomes an array the group acts on, and that one a model input."""
+
+    preprocessing: Preprocessing | None
+    """None: arrays are used as they are"""
+    layout: str | None
+    """of arrays used as they are: NHWC ones are turned to NCHW for the group and back for the model"""
+    dtype: str
+    mask: bool = False
+
+    def prepare(self, raw: Array) -> Array:
+        """Return what the group acts on: the sized image `(C, H, W)`, or the array with its channels first."""
+        if self.preprocessing is not None:
+            return masked(sized(raw, self.preprocessing), self.mask)
+        first = np.moveaxis(raw, -1, 0) if self.layout == "NHWC" and raw.ndim == 3 else raw
+        return masked(np.ascontiguousarray(first), self.mask and first.ndim == 3)
+
+    def model_input(self, x: Array) -> Array:
+        """Return the rows `(B, …)` that the model is given, from rows that the group acted on."""
+        if self.preprocessing is not None:
+            return normalised(x, self.preprocessing)
+        last = np.moveaxis(x, 1, -1) if self.layout == "NHWC" and x.ndim == 4 else x
+        return np.ascontiguousarray(last, dtype=np.dtype(self.dtype))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers of a measurement; see `measure`."""
+
+    samples: int | Literal["all"] = 50
+    spread_samples: int | None = None
+    reference_samples: int = 16
+    seed: int = 0
+    level: float = 0.95
+    floor: bool = False
+    mask: bool = False
+    batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        for word, value, least in (
+            ("spread samples", self.spread_samples, 2),
+            ("reference samples", self.reference_samples, 0),
+            ("batch size", self.batch_size, 1),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{word} must be at least {least}, not {value}")
+        if not 0 < self.level < 1:
+            raise UsageError(f"level must lie between 0 and 1 (0.95 is 95 %), not {self.level}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything decided before the first forward pass that counts."""
+
+    session: Session
+    model: Mapping[str, Any]
+    source: Source
+    indices: tuple[int, ...]
+    spread_indices: tuple[int, ...]
+    group: Group
+    acting: Action
+    feed: Feed
+    targets: tuple[Target, ...]
+    explicit: bool
+    """whether the taps were named by the user: then one that cannot be measured is an error, not a row with a reason"""
+    variants: tuple[Variant, ...]
+    acts: Mapping[str, str]
+    settings: Settings
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    skip_bad: bool = False
+
+    def images(self, indices: Sequence[int]) -> Iterator[tuple[int, str, Array, Array]]:
+        """Yield (index, id, raw array, array the group acts on), one at a time."""
+        shape = self.acting.shape
+        for index, (name, raw) in self._items(indices):
+            x = self.feed.prepare(raw)
+            if x.shape != shape:
+                raise DataError(
+                    f"{self.source.uri}: image {name!r} has shape {raw.shape}, but the first one came to {shape}; all"
+                    " images must have one shape"
+                )
+            yield index, name, raw, x
+
+    def _items(self, indices: Sequence[int]) -> Iterator[tuple[int, tuple[str, Array]]]:
+        if not self.skip_bad:
+            yield from zip(indices, self.source.items(indices), strict=True)
+        else:
+            # an image that is left out shifts those after it, so each is asked for by itself
+            for index in indices:
+                yield from ((index, item) for item in self.source.items([index]))
+
+
+# --- data -------------------------------------------------------------------------------------------------------
+
+
+def open_data(data: Any, **options: Any) -> Source:
+    """Return a source from an address, an array `(N, …)` used as it is, or a source."""
+    if isinstance(data, (str, os.PathLike)):
+        return open_source(os.fspath(data), **options)
+    if isinstance(data, np.ndarray):
+        if data.ndim < 2 or data.dtype.kind not in "fiu":
+            raise DataError(f"expected an array (images, …) of numbers, got {data.dtype} of shape {data.shape}")
+        return ArraySource("array", data)
+    if hasattr(data, "items") and hasattr(data, "as_is"):
+        source: Source = data
+        return source
+    raise UsageError(f"data: expected an address, an array or a Source, got {type(data).__name__}")
+
+
+def draw_indices(source: Source, settings: Settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the sample and the spread points: one seeded permutation, so that the larger draw contains the smaller."""
+    sample = draw(source, settings.samples, settings.seed)
+    everything = draw(source, "all", settings.seed)
+    if settings.spread_samples is not None and settings.spread_samples > len(everything):
+        raise DataError(
+            f"{source.uri}: {settings.spread_samples} spread points were asked for, but there are only"
+            f" {len(everything)} images; ask for at most {len(everything)} (--spread-samples)"
+        )
+    count = min(settings.spread_samples or DEFAULT_SPREAD, len(everything))
+    return sample, draw(source, count, settings.seed)
+
+
+def first_raw(source: Source) -> Array:
+    """Return the first readable array of a source."""
+    for _, raw in islice(source.items(None), 1):
+        return raw
+    raise DataError(f"{source.uri}: there are no images")
+
+
+def check_array(raw: Array, port: Port, uri: str) -> None:
+    """Hold an array used as it is against the model's input.
+
+    Raises
+    ------
+    DataError
+        If its rank, a size, the channel count or the type does not fit; the message says what to do.
+    """
+    expected = port.shape[1:]
+    wanted = f"(N, {', '.join('any' if not isinstance(d, int) else str(d) for d in expected)}) {port.dtype}"
+    got = f"(N, {', '.join(map(str, raw.shape))}) {raw.dtype}"
+    where = f"{uri}: the model's input {port.name!r} is {wanted}, but the arrays are {got}"
+    if raw.ndim != len(expected):
+        raise DataError(f"{where}: expected {len(expected) + 1} axes, got {raw.ndim + 1}; arrays are used as they are")
+    wrong = [i for i, (d, size) in enumerate(zip(expected, raw.shape, strict=True)) if isinstance(d, int) and d != size]
+    if wrong:
+        swapped = len(expected) == 3 and all(
+            not isinstance(d, int) or d == size
+            for d, size in zip(expected, _other_layout(raw.shape, port), strict=True)
+        )
+        advice = f"; they look like the other layout: transpose them to {port.layout or 'fit'}" if swapped else ""
+        channel = len(expected) == 3 and wrong == [2 if port.layout == "NHWC" else 0]
+        what = "another number of channels" if channel else "another size"
+        raise DataError(f"{where}: {what}{advice}; arrays are used as they are")
+    kind, need = raw.dtype.kind, np.dtype(port.dtype) if port.dtype != "bfloat16" else np.dtype("float32")
+    if need.kind == "f" and kind != "f":
+        raise DataError(
+            f"{where}: another type; arrays are used as they are, so give x.astype('{port.dtype}') in the range the"
+            " model expects, or let them be read as images (--range 0,1 or another preprocessing flag)"
+        )
+    if need.kind != "f" and raw.dtype != need:
+        raise DataError(f"{where}: another type; arrays are used as they are, so give {port.dtype}")
+
+
+def _other_layout(shape: tuple[int, ...], port: Port) -> tuple[int, ...]:
+    return (shape[-1], *shape[:-1]) if port.layout != "NHWC" else (*shape[1:], shape[0])
+
+
+# --- a model that is a file -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileModel:
+    """A file read for measuring: its graph at the data's size, its input, and how arrays get there."""
+
+    graph: Graph
+    port: Port
+    feed: Feed
+    shape: tuple[int, ...]
+    """of what the group acts on"""
+
+
+def prepare_file(
+    path: str | os.PathLike[str],
+    source: Source,
+    *,
+    input: str | None,
+    layout: str | None,
+    flags: Mapping[str, Any],
+    mask: bool,
+) -> tuple[FileModel, Source]:
+    """Read the file at the size of the data, and settle how the data become its input."""
+    from geed_onnx.taps import image_input, read_graph
+
+    graph = read_graph(os.fspath(path))
+    port = image_input(graph, input)
+    declared_layout, layout = layout, layout or port.layout
+    given = {k: v for k, v in flags.items() if v is not None}
+    if source.as_is and given:
+        source = as_images(source)
+    raw = first_raw(source)
+    if source.as_is:
+        check_array(raw, port, source.uri)
+        if len(port.shape) == 4 and layout is None:
+            raise DataError(
+                f"the graph does not tell whether its input {port.name!r} {list(port.shape)} is NCHW or NHWC; add"
+                " --layout NCHW or --layout NHWC"
+            )
+        feed = Feed(None, layout, port.dtype, mask)
+    else:
+        how = preprocessing_for(
+            input_shape=tuple(d if isinstance(d, int) else None for d in port.shape),
+            input_layout=layout,
+            input_dtype=port.dtype,
+            metadata=graph.metadata,
+            model_folder=Path(path).parent,
+            flags={**given, "layout": declared_layout},
+        )
+        feed = Feed(how, how.layout, port.dtype, mask)
+    first = feed.prepare(raw)
+    concrete = feed.model_input(first[None]).shape
+    if any(not isinstance(d, int) for d in port.shape[1:]):
+        graph = read_graph(os.fspath(path), sizes={port.name: concrete})
+        port = image_input(graph, port.name)
+    return FileModel(graph, port, feed, first.shape), source
+
+
+def targets_of(taps: Sequence[Tap], layout: str | None) -> tuple[Target, ...]:
+    """Return the graph's taps as targets."""
+    return tuple(Target(t.name, t.kind, t.layout or layout, t.module, t.logits, t.action, tuple(t.flags)) for t in taps)
+
+
+def callable_targets(outputs: Mapping[str, Array], specs: Sequence[str] | None) -> tuple[Target, ...]:
+    """Return the targets among a session's outputs; without a kind, rank 4 is a map and anything else a vector."""
+    if specs is None:
+        return tuple(
+            Target(n, "map" if y.ndim == 4 and y.shape[2] * y.shape[3] > 1 else "vector") for n, y in outputs.items()
+        )
+    found = []
+    for spec in specs:
+        name, _, kind = spec.rpartition(":")
+        if kind not in ("map", "vector", "probability"):
+            name, kind = spec, ""
+        if name not in outputs:
+            raise UnknownName("tap", name, outputs)
+        rank4 = outputs[name].ndim == 4 and outputs[name].shape[2] * outputs[name].shape[3] > 1
+        if kind == "map" and outputs[name].ndim != 4:
+            raise UsageError(f"tap {spec!r}: a map has shape (batch, C, H, W), this is {outputs[name].shape}")
+        found.append(Target(name, kind or ("map" if rank4 else "vector")))
+    return tuple(found)
+
+
+# --- taps, variants, actions ------------------------------------------------------------------------------------
+
+
+def chosen_variants(names: Sequence[str | Variant] | None, targets: Sequence[Target]) -> tuple[Variant, ...]:
+    """Return the variants asked for, by default the five of the paper.
+
+    Raises
+    ------
+    UnknownName
+        If there is no such variant.
+    UsageError
+        If no tap is of a variant's kind.
+    """
+    if names is None:
+        chosen: tuple[Variant, ...] = tuple(variants[n] for n in PAPER)
+    else:
+        chosen = tuple(dict.fromkeys(v if isinstance(v, Variant) else parse_variant(v) for v in names))
+        kinds = {t.kind for t in targets}
+        for v in chosen:
+            if v.kind not in kinds:
+                raise UsageError(
+                    f"variant {v.name!r} is for a {v.kind}, but none of the taps is one ({_kinds(targets)}); name one"
+                    f" with --tap NAME:{v.kind}"
+                )
+    if not any(v.kind == t.kind for v in chosen for t in targets):
+        raise UsageError(f"no variant fits any of the taps ({_kinds(targets)}); name others with --tap or --variant")
+    return chosen
+
+
+PAPER = ("channelwise", "latent-l2", "latent-cosine", "latent-cosine-bounded", "softmax")
+
+
+def _kinds(targets: Sequence[Target]) -> str:
+    return (
+        ", ".join(f"{t.name}: {t.kind}" for t in targets[:6]) + (", …" if len(targets) > 6 else "") or "there are none"
+    )
+
+
+def chosen_acts(acts: Mapping[str, str] | None, targets: Sequence[Target], *, declared: bool) -> dict[str, str]:
+    """Return {tap: action text} from what the user says, over what the file declares.
+
+    Raises
+    ------
+    UnknownName
+        If an action is given to a tap that is not measured.
+    UsageError
+        If a declaration in the file is not understood.
+    """
+    found: dict[str, str] = {}
+    for target in targets:
+        if declared and target.declared is not None:
+            if not isinstance(target.declared, str):
+                raise UsageError(
+                    f"the file declares an action for {target.name!r} that is not understood ({target.declared!r});"
+                    " expected text as --act takes it; --no-declared-action measures without it"
+                )
+            found[target.name] = target.declared
+    names = {t.name: t.name for t in targets} | {t.module: t.name for t in targets if t.module}
+    for tap, action in (acts or {}).items():
+        bare = tap.rpartition(":")[0] if tap.rpartition(":")[2] in ("map", "vector", "probability") else tap
+        name = names.get(tap) or names.get(bare)
+        if name is None:
+            raise UnknownName("tap", tap, [n for n in names if n], "--act is for taps that are measured: add --tap too")
+        found[name] = action
+    return found
+
+
+def make_plan(
+    model: Any,
+    data: Any,
+    group: str | Group,
+    *,
+    taps: Sequence[str] | None,
+    variants: Sequence[str | Variant] | None,
+    acts: Mapping[str, str] | None,
+    declared: bool,
+    settings: Settings,
+    input: str | None,
+    layout: str | None,
+    preprocessing: Mapping[str, Any],
+    runtime: RuntimeOptions,
+    column: str | None,
+    skip_bad: bool,
+    streaming: bool | None,
+) -> Plan:
+    """Settle all that can be settled before the forward passes; whatever is wrong with the request shows here."""
+    group = parse_group(group) if isinstance(group, str) else group
+    if isinstance(model, (str, os.PathLike)):
+        _readable_first(model)
+        if isinstance(data, (str, os.PathLike)):
+            data = open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
+        source = open_data(data)
+        file, source = prepare_file(model, source, input=input, layout=layout, flags=preprocessing, mask=settings.mask)
+        from geed_onnx.sessions import open_session
+        from geed_onnx.taps import choose_taps, file_sha256, resolve_taps
+
+        chosen = resolve_taps(file.graph, taps) if taps else choose_taps(file.graph)
+        if not chosen:
+            raise MeasureError(
+                f"{os.fspath(model)}: no stage, latent or scores were found in the graph; name tensors with --tap"
+                " (geed-onnx taps lists them)"
+            )
+        targets = targets_of(chosen, layout)
+        acting = input_action(group, file.shape)
+        picked = chosen_variants(variants, targets)
+        session: Session = open_session(file.graph, chosen, file.port, runtime)
+        facts = {"path": os.fspath(model), "sha256": file_sha256(file.graph), "producer": file.graph.producer}
+        feed, metadata = file.feed, file.graph.metadata
+    else:
+        if not hasattr(model, "run"):
+            if not callable(model):
+                raise UsageError(f"model: expected a path, a Session or a callable, got {type(model).__name__}")
+            model = CallableSession(model, getattr(model, "__name__", "callable"))
+        source = (
+            open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
+            if isinstance(data, (str, os.PathLike))
+            else open_data(data)
+        )
+        if not source.as_is:
+            raise UsageError("a model that is no file has no declared input: give arrays that are its input")
+        raw = first_raw(source)
+        feed = Feed(None, layout, raw.dtype.name, settings.mask)
+        first = feed.prepare(raw)
+        acting = input_action(group, first.shape)
+        targets = callable_targets(model.run(feed.model_input(first[None])), taps)
+        picked = chosen_variants(variants, targets)
+        session, facts, metadata = model, {"path": None, "sha256": None, "producer": model.facts.provider}, {}
+    indices, spread = draw_indices(source, settings)
+    return Plan(
+        session=session,
+        model=facts,
+        source=source,
+        indices=indices,
+        spread_indices=spread if any(v.scale.spread for v in picked) else (),
+        group=group,
+        acting=acting,
+        feed=feed,
+        targets=targets,
+        explicit=taps is not None,
+        variants=picked,
+        acts=chosen_acts(acts, targets, declared=declared),
+        settings=settings,
+        metadata=metadata,
+        skip_bad=skip_bad,
+    )
+
+
+def _readable_first(model: str | os.PathLike[str]) -> None:
+    """Complain of the model before the data: it is named first."""
+    from geed_onnx.taps import read_graph
+
+    read_graph(os.fspath(model))
+
+
+Progress = Callable[[int, int], None]

@@ -1,0 +1,177 @@
+"""The record: a frozen `Result`, one JSON line each (schema `geed-result/1`), read back exactly as it was written."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from geed_onnx.errors import DataError, UsageError
+
+SCHEMA = "geed-result/1"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number and everything needed to reproduce it: one (model, data, group, tap, variant).
+
+    Every float is finite; what could not be computed is None, and `reason` says why.
+    """
+
+    model: Mapping[str, Any]
+    """path, sha256, producer"""
+    data: Mapping[str, Any]
+    """uri, fingerprint (of the images used), samples, preprocessing"""
+    group: Mapping[str, Any]
+    """name, order"""
+    tap: Mapping[str, Any]
+    """name, kind, shape (without the batch, maps as C, H, W), layout in the file, module path, action, kernel"""
+    variant: str
+    """as `--variant` takes it"""
+    value: float | None
+    """the G-EED; larger is less equivariant"""
+    low: float | None
+    """lower end of the interval at `level`"""
+    high: float | None
+    """upper end"""
+    level: float
+    method: str
+    """how the interval was made"""
+    samples: int
+    """number of images, which is the unit of uncertainty"""
+    optimum: float | None
+    """the value of an exactly equivariant model"""
+    spread: float | None
+    """M of eq. (6), where the variant has one"""
+    floor: float | None
+    """what resampling alone costs"""
+    null: float | None
+    """the same statistic on broken orbits: unrelated images"""
+    calibrated: float | None
+    """(value − floor)/(null − floor): 0 as equivariant as the grid allows, 1 no better than unrelated images"""
+    calibrated_low: float | None
+    calibrated_high: float | None
+    per_element: tuple[float, ...] | None
+    """the value for each element of the group alone, the identity first"""
+    law_defect: float
+    """how far the output action is from an action: 0 unless it resamples"""
+    reason: str | None
+    """why `value` or `calibrated` is None"""
+    seed: int
+    runtime: Mapping[str, Any]
+    """provider obtained, versions, threads, batch"""
+    input_law_defect: float = 0.0
+    """the same for the action on the input"""
+    floor_method: str = "optimum"
+    """`resampling` (from the activations), `passes` (extra forward passes), or `optimum` (not computed)"""
+    sensitivity: float | None = None
+    """mean distance, above its optimum, between f of one reference image and of the next: 0 for a constant network"""
+    zero_channels: float | None = None
+    """share of channels that are zero everywhere, for channelwise variants"""
+    logits: bool | None = None
+    """for probability taps: whether a softmax was applied to the tap"""
+    spread_samples: int | None = None
+    reference_samples: int = 0
+    notes: tuple[str, ...] = ()
+    schema: str = field(default=SCHEMA)
+
+    def to_json(self) -> str:
+        """Return the line (without its end), strict JSON; floats are written so that they read back exactly."""
+        ordered = {"schema": self.schema, **{k: v for k, v in asdict(self).items() if k != "schema"}}
+        return json.dumps(ordered, ensure_ascii=False, allow_nan=False)
+
+
+def from_json(line: str) -> Result:
+    """Return the Result of one line; unknown fields are left out, so that later minor schemas can be read.
+
+    Raises
+    ------
+    DataError
+        If the line is no JSON object of schema `geed-result/1`, or lacks a field.
+    """
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"expected a line of JSON (a Result), got {line[:60]!r}: {error.msg}") from None
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
+        raise DataError(f"expected a result of schema {SCHEMA!r}, got {found!r}")
+    known = {f.name for f in fields(Result)}
+    values: dict[str, Any] = {
+        k: tuple(v) if k in ("per_element", "notes") and v is not None else v for k, v in record.items()
+    }
+    try:
+        return Result(**{k: v for k, v in values.items() if k in known})
+    except TypeError as error:
+        raise DataError(f"the result line is incomplete: {error}") from None
+
+
+def read_results(path: str | os.PathLike[str]) -> Iterator[Result]:
+    """Yield the results of a JSON Lines file.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or a line is not a Result; the line's number is named.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read results from {os.fspath(path)!r}: {error.strerror}") from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                yield from_json(line)
+            except DataError as error:
+                raise DataError(f"{os.fspath(path)}, line {number}: {error}") from None
+
+
+def writable(path: str | os.PathLike[str]) -> Path:
+    """Return the path if a file can be written there, so that nothing is measured in vain.
+
+    Raises
+    ------
+    UsageError
+        If the folder is missing or not writable, or the path is a folder.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise UsageError(f"cannot write results to {os.fspath(path)!r}: it is a folder; give a file name in it")
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write results to {os.fspath(path)!r}: there is no folder {str(target.parent)!r}")
+    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
+        raise UsageError(f"cannot write results to {os.fspath(path)!r}: permission denied")
+    return target
+
+
+def write_results(path: str | os.PathLike[str], results: Iterable[Result]) -> None:
+    """Write JSON Lines whole or not at all: to a temporary file beside it, fsynced, then renamed over."""
+    target = writable(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            for result in results:
+                file.write(result.to_json() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def finite(value: float | None) -> float | None:
+    """Return the value as a plain float, or None for None and for what JSON has no number for."""
+    return None if value is None or not math.isfinite(value) else float(value)

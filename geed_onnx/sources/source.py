@@ -1,0 +1,148 @@
+"""What a source is, how one is opened from its address, and how a sample is drawn from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from geed_onnx.errors import DataError, UsageError
+from geed_onnx.registry import Registry
+
+Array = npt.NDArray[Any]
+
+
+class Source(Protocol):
+    """Images, or arrays that are the model's input already, each with an id that stays the same from run to run."""
+
+    @property
+    def uri(self) -> str:
+        """The address, as the user gave it."""
+
+    @property
+    def as_is(self) -> bool:
+        """True where the arrays are the model's input already, without its batch axis; False where they are images."""
+
+    @property
+    def size(self) -> int | None:
+        """The number of images; None where a stream does not tell."""
+
+    @property
+    def skipped(self) -> Mapping[str, str]:
+        """Ids of the unreadable images left out so far, each with the reason."""
+
+    def items(self, indices: Sequence[int] | None = None) -> Iterator[tuple[str, Array]]:
+        """Yield (id, array) in the order of `indices`, or all in order, one image in memory at a time.
+
+        An image is `(H, W)` or `(H, W, C)`, uint8, uint16 or float in 0..1.
+
+        Raises
+        ------
+        DataError
+            If an image cannot be read, holds NaN or Inf, or an index is not below `size`.
+        """
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be said about a source beside its address."""
+
+    column: str | None = None
+    """the column of a table, or the array of an `.npz`, that holds the images"""
+    skip_bad: bool = False
+    """leave unreadable images out (they are remembered in `Source.skipped`) instead of failing"""
+    streaming: bool | None = None
+    """read a table as a stream; None: where it is large"""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of address: how it is recognised and how it is opened."""
+
+    recognises: Callable[[str], bool]
+    open: Callable[[str, Options], Source]
+    example: str
+    """how such an address is written, for help texts and error messages"""
+
+
+sources: Registry[Form] = Registry("sources", "source")
+
+
+def open_source(
+    uri: str, *, column: str | None = None, skip_bad: bool = False, streaming: bool | None = None
+) -> Source:
+    """Return the source at `uri`, opened by the first form in `sources` that recognises the address.
+
+    Raises
+    ------
+    DataError
+        If there is nothing at `uri`, no form knows how to read it, or what is there is empty or damaged.
+    UsageError
+        If `column` is given where there are no columns, or names none that is there.
+    """
+    options = Options(column=column, skip_bad=skip_bad, streaming=streaming)
+    for form in sources.values():
+        if form.recognises(uri):
+            return form.open(uri, options)
+    forms = ", ".join(form.example for form in sources.values())
+    if Path(uri).exists():
+        raise DataError(f"do not know how to read {uri!r} as images; expected one of: {forms}")
+    raise DataError(f"no such file or folder: {uri!r}; expected one of: {forms}")
+
+
+def draw(source: Source, samples: int | Literal["all"], seed: int) -> tuple[int, ...]:
+    """Return the indices of a sample: the first `samples` of one seeded permutation, so that more contain fewer.
+
+    `"all"` gives 0, 1, … in order. A source that does not tell its size is read through once to count it.
+
+    Raises
+    ------
+    DataError
+        If the source is empty, or has fewer than `samples` images.
+    UsageError
+        If `samples` is neither a positive number nor `"all"`.
+    """
+    if samples != "all" and (isinstance(samples, (bool, str)) or samples < 1):
+        raise UsageError(f"samples must be a positive number or 'all', not {samples!r}")
+    size = sum(1 for _ in source.items(None)) if source.size is None else source.size
+    if size == 0:
+        raise DataError(f"{source.uri}: there are no images to draw from")
+    if samples == "all":
+        return tuple(range(size))
+    if samples > size:
+        raise DataError(
+            f"{source.uri}: {samples} images were asked for, but there are only {size}; "
+            f"ask for at most {size}, or for 'all'"
+        )
+    return tuple(int(i) for i in np.random.default_rng(seed).permutation(size)[:samples])
+
+
+def checked_index(index: int, size: int, uri: str) -> int:
+    """Return `index`, known to lie in 0..size-1."""
+    if not 0 <= index < size:
+        raise DataError(f"{uri}: image {index} was asked for, but indices run from 0 to {size - 1}")
+    return index
+
+
+def existing_file(uri: str) -> Path:
+    """Return the path of a file that is there and not empty."""
+    path = Path(uri)
+    if not path.exists():
+        raise DataError(f"no such file: {uri!r}")
+    if not path.is_file():
+        raise DataError(f"{uri!r} is not a file; expected one, by its ending")
+    if path.stat().st_size == 0:
+        raise DataError(f"{uri!r} is empty (0 bytes)")
+    return path
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of what caused `error`: libraries wrap their errors, and the innermost one tells."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

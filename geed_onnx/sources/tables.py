@@ -1,0 +1,260 @@
+"""Tables with a column of images (Parquet, Arrow, CSV), read through `datasets`.
+
+A table is either mapped from an Arrow copy in a temporary folder (any row at once), or, where it is large, streamed
+(once through, in order). Nothing is written beside the user's file.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy.typing as npt
+
+from geed_onnx.errors import DataError
+from geed_onnx.sources.columns import Encoded, encoded, fetched, id_column, image_column
+from geed_onnx.sources.decoding import decode
+from geed_onnx.sources.quiet import quiet
+from geed_onnx.sources.source import Form, Options, checked_index, existing_file, one_line, sources
+
+Array = npt.NDArray[Any]
+
+STREAM_ROWS = 50_000
+"""above this many rows a data set of the Hub is streamed"""
+STREAM_BYTES = 1_000_000_000
+"""above this size a table is streamed instead of copied"""
+
+_BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".csv": "csv"}
+
+
+class TableSource:
+    """The images in one column of a `datasets.Dataset` or `datasets.IterableDataset`.
+
+    An id is the cell of the column `id` (or `image_id`, …) where that names every row once, else the row number.
+    """
+
+    as_is = False
+
+    def __init__(self, uri: str, rows: Any, options: Options, *, size: int | None, folder: Path | None = None) -> None:
+        """Find the columns; `size` is the number of rows if known, `folder` what relative paths start from."""
+        self.uri, self.size = uri, size
+        self.skipped: Mapping[str, str] = {}
+        self._folder, self._skip_bad = folder, options.skip_bad
+        with quiet():
+            rows = _undecoded(rows)
+            first = next(iter(rows), None)
+            if first is None:
+                raise DataError(f"{uri}: the table has no rows")
+            features = rows.features if rows.features is not None else _features_of(first)
+            self._image = image_column(uri, features, first, options.column)
+            self._id = id_column(features, self._image)
+            self._streams = not hasattr(rows, "num_rows")
+            if self._id is not None and not self._streams and not _names_each_row(rows, self._id):
+                self._id = None
+            self._rows = rows.select_columns([self._image] + ([] if self._id is None else [self._id]))
+
+    def items(self, indices: Sequence[int] | None = None) -> Iterator[tuple[str, Array]]:
+        """Yield (id, image) in the order of `indices`; see `Source.items`.
+
+        A stream is read once, in its own order; images met before their turn wait, encoded, in a temporary file.
+        """
+        for name, cell in self._streamed(indices) if self._streams else self._mapped(indices):
+            try:
+                image = self._decoded(name, cell)
+            except DataError as error:
+                if not self._skip_bad:
+                    raise
+                self.skipped = {**self.skipped, name: str(error)}
+                continue
+            yield name, image
+
+    def _decoded(self, name: str, cell: Encoded | ValueError) -> Array:
+        try:
+            if isinstance(cell, ValueError):
+                raise cell
+            source = fetched(cell)
+        except ValueError as error:
+            raise DataError(
+                f"{self.uri}: cannot read image {name!r}: {error}; mend or remove it, or leave unreadable images out "
+                "with --skip-bad"
+            ) from error
+        return decode(source, name, self.uri)
+
+    def _mapped(self, indices: Sequence[int] | None) -> Iterator[tuple[str, Encoded | ValueError]]:
+        size = len(self._rows)
+        for index in range(size) if indices is None else indices:
+            yield self._cell(index, self._rows[checked_index(index, size, self.uri)])
+
+    def _streamed(self, indices: Sequence[int] | None) -> Iterator[tuple[str, Encoded | ValueError]]:
+        if indices is None:
+            seen: set[str] = set()
+            for index, row in enumerate(self._stream()):
+                yield self._unique(self._cell(index, row), seen)
+        elif indices:
+            with tempfile.TemporaryFile(prefix="geed-onnx-") as file:
+                yield from self._reordered(indices, _Waiting(file))
+
+    def _reordered(self, indices: Sequence[int], waiting: _Waiting) -> Iterator[tuple[str, Encoded | ValueError]]:
+        wanted, last, turn = set(indices), max(indices), 0
+        checked_index(min(indices), last + 1, self.uri)
+        seen: set[str] = set()
+        for index, row in enumerate(self._stream()):
+            if index in wanted:
+                waiting.put(index, *self._unique(self._cell(index, row), seen))
+            while turn < len(indices) and indices[turn] in waiting:
+                yield waiting.get(indices[turn])
+                turn += 1
+            if index == last:
+                return
+        checked_index(last, index + 1, self.uri)
+
+    def _stream(self) -> Iterator[Mapping[str, Any]]:
+        rows = iter(self._rows)
+        while True:
+            with quiet():
+                try:
+                    row = next(rows, None)
+                except Exception as error:  # a damaged file or a lost connection, from any of a dozen libraries
+                    raise DataError(f"{self.uri}: the stream broke off: {one_line(error)}") from error
+            if row is None:
+                return
+            yield row
+
+    def _cell(self, index: int, row: Mapping[str, Any]) -> tuple[str, Encoded | ValueError]:
+        name = str(index if self._id is None else row[self._id])
+        try:
+            return name, encoded(row[self._image], self._folder)
+        except ValueError as error:
+            return name, error
+
+    def _unique(self, cell: tuple[str, Encoded | ValueError], seen: set[str]) -> tuple[str, Encoded | ValueError]:
+        # the ids of a stream cannot be looked at beforehand
+        if self._id is not None and cell[0] in seen:
+            raise DataError(
+                f"{self.uri}: column {self._id!r} names two images {cell[0]!r}; ids must be unique: rename that column"
+            )
+        seen.add(cell[0])
+        return cell
+
+
+class _Waiting:
+    """Encoded images that wait for their turn in a temporary file, so that memory holds one."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._held: dict[int, tuple[str, Encoded | ValueError, tuple[int, int] | None]] = {}
+
+    def __contains__(self, index: int) -> bool:
+        return index in self._held
+
+    def put(self, index: int, name: str, cell: Encoded | ValueError) -> None:
+        if isinstance(cell, ValueError) or cell.data is None:
+            self._held[index] = (name, cell, None)
+            return
+        start = self._file.seek(0, 2)
+        self._file.write(cell.data)
+        self._held[index] = (name, Encoded(None, None), (start, len(cell.data)))
+
+    def get(self, index: int) -> tuple[str, Encoded | ValueError]:
+        name, cell, span = self._held[index]
+        if span is None:
+            return name, cell
+        self._file.seek(span[0])
+        return name, Encoded(self._file.read(span[1]), None)
+
+
+def _undecoded(rows: Any) -> Any:
+    """Return `rows` whose Image columns give bytes and path: one decoder, ours, serves every form."""
+    import datasets
+
+    for name, feature in (rows.features or {}).items():
+        if isinstance(feature, datasets.Image):
+            rows = rows.cast_column(name, datasets.Image(decode=False))
+    return rows
+
+
+def _features_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the types of a row of a stream that does not tell them."""
+    import datasets
+    import pyarrow
+
+    return dict(datasets.Features.from_arrow_schema(pyarrow.Table.from_pylist([dict(row)]).schema))
+
+
+def _names_each_row(rows: Any, column: str) -> bool:
+    values = rows.unique(column)
+    return None not in values and len({str(value) for value in values}) == len(rows)
+
+
+# ---- opening a file ----------------------------------------------------------------------------------------------
+
+
+def _open(uri: str, options: Options) -> TableSource:
+    import datasets
+
+    path = existing_file(uri)
+    builder = _BUILDERS[path.suffix.lower()]
+    large = path.stat().st_size > STREAM_BYTES
+    # a CSV file holds paths, not images: there is nothing to gain, and datasets leaves a stream's file open
+    streams = builder != "csv" and (large if options.streaming is None else options.streaming)
+    with Scratch() as keep:
+        try:
+            with quiet():
+                if builder == "parquet" and _rows_told(path) == 0:
+                    raise DataError(f"{uri}: the table has no rows")  # datasets would ask for batches of 0 rows
+                rows = datasets.load_dataset(
+                    builder, data_files=_no_pattern(path), split="train", streaming=streams, cache_dir=str(keep.folder)
+                )
+                size = _count(rows) if streams else len(rows)
+        except DataError:
+            raise
+        except Exception as error:  # pyarrow, pandas and datasets each have errors of their own
+            raise DataError(
+                f"{uri}: cannot be read as {path.suffix.lower()[1:]}, damaged or truncated? {one_line(error)}"
+            ) from error
+        return keep.until_gone(TableSource(uri, rows, options, size=size, folder=path.parent))
+
+
+def _no_pattern(path: Path) -> str:
+    """Return the path with the signs escaped that `datasets` would read as a pattern."""
+    return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in str(path.absolute()))
+
+
+def _rows_told(path: Path) -> int:
+    import pyarrow.parquet
+
+    return int(pyarrow.parquet.read_metadata(path).num_rows)
+
+
+def _count(rows: Any) -> int:
+    return sum(len(batch) for batch in rows.with_format("arrow").iter(batch_size=1024))
+
+
+class Scratch:
+    """A temporary folder that goes when the source it was made for goes, or at once when opening fails."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="geed-onnx-"))
+        self._kept = False
+
+    def until_gone(self, source: TableSource) -> TableSource:
+        """Return `source`, with the folder's life tied to it."""
+        weakref.finalize(source, shutil.rmtree, self.folder, ignore_errors=True)
+        self._kept = True
+        return source
+
+    def __enter__(self) -> Scratch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self._kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+sources.register(
+    "table", Form(lambda uri: Path(uri).suffix.lower() in _BUILDERS, _open, "a Parquet, Arrow or CSV file")
+)

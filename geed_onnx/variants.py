@@ -1,0 +1,194 @@
+"""Which G-EED: kind of tap + output action + distance + normaliser; one formula serves them all.
+
+::
+
+    E = mean over x, g of m(f(gx), ρ_Y(g) f̂(x)),   f̂(x) = mean of f(kx) over k in ker ρ_Y          eqs. (2), (4)
+
+The five of the paper have names; any other combination is written `KIND:ACTION:DISTANCE[:NORMALISER]`, as in
+`map:pixels:relative-l2` or `vector:trivial:l2:spread-l2` (which is `latent-l2`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from geed_onnx.actions import Action
+from geed_onnx.distances import Distance, distances
+from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.estimators import Normaliser, normalisers
+from geed_onnx.registry import Registry
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+KINDS = ("map", "vector", "probability")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named member of the family; it applies to every tap of its kind.
+
+    Attributes
+    ----------
+    name : str
+        As `--variant` takes it.
+    kind : str
+        `map`, `vector` or `probability`.
+    action : str
+        The output action, unless the tap is given one of its own: `pixels` or `trivial`.
+    distance, normaliser : str
+        Names in their registries.
+    about : str
+        One line with the equation.
+    """
+
+    name: str
+    kind: str
+    action: str
+    distance: str
+    normaliser: str
+    about: str = ""
+
+    @property
+    def m(self) -> Distance:
+        """The distance itself."""
+        return distances[self.distance]
+
+    @property
+    def scale(self) -> Normaliser:
+        """The normaliser itself."""
+        return normalisers[self.normaliser]
+
+
+variants: Registry[Variant] = Registry("variants", "variant")
+
+
+def _add(name: str, kind: str, action: str, distance: str, normaliser: str, about: str) -> None:
+    variants.register(name, Variant(name, kind, action, distance, normaliser, about))
+
+
+_add("channelwise", "map", "pixels", "channelwise-cosine", "none", "−(1/C) Σ cos([f(gx)]_i, [ρ(g) f̂(x)]_i), eq. (5)")
+_add("latent-l2", "vector", "trivial", "l2", "spread-l2", "‖f(gx) − f̂(x)‖ / M, eq. (6)")
+_add("latent-cosine", "vector", "trivial", "cosine", "spread-cosine", "−cos(f(gx), f̂(x)) / M, eq. (6)")
+_add(
+    "latent-cosine-bounded",
+    "vector",
+    "trivial",
+    "cosine",
+    "spread-cosine-bounded",
+    "(1 − cos(f(gx), f̂(x))) / (1 − M): eq. (6) on a scale that does not flip",
+)
+_add("softmax", "probability", "trivial", "kl", "none", "KL(f(gx) ‖ f̂(x)) = the orbit's Jensen-Shannon divergence")
+
+
+def parse_variant(text: str) -> Variant:
+    """Return the variant of that name, or the general form `KIND:ACTION:DISTANCE[:NORMALISER]`.
+
+    Raises
+    ------
+    UnknownName
+        If a part is not known.
+    UsageError
+        If the parts do not go together.
+    """
+    if ":" not in text:
+        return variants[text]
+    kind, *rest = text.split(":")
+    if len(rest) not in (2, 3):
+        raise UsageError(f"variant {text!r}: expected KIND:ACTION:DISTANCE[:NORMALISER], as in map:pixels:relative-l2")
+    action, distance, normaliser = rest[0], rest[1], rest[2] if len(rest) == 3 else "none"
+    if kind not in KINDS:
+        raise UnknownName("kind of tap", kind, KINDS)
+    if action not in ("trivial", "pixels"):
+        raise UnknownName("action in a variant", action, ("trivial", "pixels"), "give others to the tap with --act")
+    made = Variant(text, kind, action, distance, normaliser)
+    if kind not in made.m.kinds:
+        raise UsageError(
+            f"variant {text!r}: the distance {distance} is for {', '.join(made.m.kinds)}, not for a {kind}"
+        )
+    if action == "pixels" and kind != "map":
+        raise UsageError(f"variant {text!r}: the action 'pixels' moves the grid of a map, and a {kind} has none")
+    if made.scale.spread == "cosine" and distance != "cosine":
+        raise UsageError(f"variant {text!r}: the normaliser {normaliser} goes with the distance cosine, not {distance}")
+    return made
+
+
+def kernel_mean(elements: Sequence[Array], kernel: Sequence[int]) -> Array:
+    """Return f̂(x), eq. (2): the mean of f(kx) over k in the kernel, accumulated in float64.
+
+    `elements[g]` is f(gx) for a batch, `(B, *shape)`; the result has that shape.  For the kernel {e} it is f(x) itself.
+    """
+    if len(kernel) == 1:
+        return elements[kernel[0]]
+    total = elements[kernel[0]].astype(np.float64)
+    for k in kernel[1:]:
+        total += elements[k]
+    total /= len(kernel)
+    return total
+
+
+def deviations(
+    elements: Sequence[Array], action: Action, distance: Distance, only: Sequence[int] | None = None
+) -> Floats:
+    """Return m(f(gx), ρ(g) f̂(x)) for every image and element (of `only`), `(B, |G|)` float64.
+
+    `elements[g]` is f(gx), `(B, *shape)`, for every g of the group.
+    """
+    wanted = list(action.group.elements if only is None else only)
+    centre = kernel_mean(elements, action.kernel)
+    out = np.empty((len(centre), len(wanted)))
+    column = {g: i for i, g in enumerate(wanted)}
+    for g, expected in action.orbit(centre, wanted):
+        out[:, column[g]] = distance(elements[g], expected)
+    return out
+
+
+def shares(action: Action, parts: int) -> list[list[int]]:
+    """Split the elements into at most `parts` lists of like size, those of one resampling together where possible."""
+    order = sorted(action.group.elements, key=lambda g: (action.resampled_by[g], g))
+    size = -(-len(order) // max(parts, 1))
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def floor_deviations(elements: Sequence[Array], action: Action, distance: Distance) -> Floats:
+    """Return m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)), `(B, |G|)`: what resampling alone costs; the optimum for exact elements."""
+    centre = kernel_mean(elements, action.kernel)
+    out = np.full((len(centre), len(elements)), distance.optimum)
+    lost: dict[object, Floats] = {}
+    for g, turn in enumerate(action.resampled_by):
+        if turn:
+            if turn not in lost:
+                back = action(action.group.inverse(g), action(g, centre))
+                lost[turn] = distance(back, centre)
+            out[:, g] = lost[turn]
+    return out
+
+
+def broken_orbit(orbits: Sequence[Sequence[Array]], i: int) -> list[Array]:
+    """Return orbit i with element g taken from image (i + g) mod N: nothing relates its elements but the network.
+
+    `orbits[j][g]` is f(g x_j) as `(1, *shape)`, for the N reference images in the sample's order.
+    """
+    n = len(orbits)
+    return [orbits[(i + g) % n][g] for g in range(len(orbits[0]))]
+
+
+def looks_like_probabilities(y: Array, tolerance: float = 1e-3) -> bool:
+    """Say whether every distribution of `(B, …, classes)` is non-negative and sums to 1 within `tolerance`."""
+    totals = y.sum(axis=-1, dtype=np.float64)
+    return bool((y >= 0).all() and (np.abs(totals - 1) <= tolerance).all())
+
+
+def as_probabilities(y: Array, *, logits: bool) -> Floats:
+    """Return distributions `(B, …, classes)` in float64: the softmax of logits, or probabilities made to sum to 1."""
+    y64 = y.astype(np.float64)
+    if logits:
+        soft: Floats = special.softmax(y64, axis=-1)
+        return soft
+    scaled: Floats = y64 / y64.sum(axis=-1, keepdims=True)
+    return scaled
