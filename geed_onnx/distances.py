@@ -89,7 +89,10 @@ def row_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
 
 def cosines(ab: Floats, aa: Floats, bb: Floats) -> Floats:
     """Return ab/√(aa·bb) within [−1, 1]; two zero vectors are equal (1), one zero vector is unlike anything (0)."""
-    norms = np.sqrt(aa) * np.sqrt(bb)
+    # √(aa·bb) is exactly aa where a = b, so that equality gives exactly 1; the product may leave the range of float64
+    with np.errstate(over="ignore", under="ignore"):
+        square = aa * bb
+    norms = np.where(np.isfinite(square) & (square > 1e-290), np.sqrt(square), np.sqrt(aa) * np.sqrt(bb))
     safe = np.where(norms > 0, norms, 1.0)
     value = np.clip(np.where(norms > 0, ab / safe, 0.0), -1.0, 1.0)
     return np.where((aa == 0) & (bb == 0), 1.0, value)

@@ -1,0 +1,5 @@
+"""`python -m geed_onnx`."""
+
+from geed_onnx.cli import main
+
+main()

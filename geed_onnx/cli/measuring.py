@@ -1,0 +1,185 @@
+"""`geed-onnx measure`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geed_onnx.cli.main import Samples, complain, constants_of, image_options, input_options, main, pair, warn
+from geed_onnx.errors import UsageError
+
+if TYPE_CHECKING:
+    from geed_onnx.engine.plan import Progress
+    from geed_onnx.results import Result
+
+CROSSED = 3
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.option(
+    "--data", required=True, metavar="SRC", help="FILE.npz|npy|parquet|arrow|csv, a folder, or hf:NAME[:SPLIT]."
+)
+@click.option("--group", required=True, metavar="G", help="C8, D4, flip, T4, … (geed-onnx list groups).")
+@click.option("--tap", "taps", multiple=True, metavar="NAME[:KIND]", help="A tensor, a module path or a glob.")
+@click.option("--variant", "variants", multiple=True, metavar="V", help="A name, or KIND:ACTION:DISTANCE[:NORMALISER].")
+@click.option("--samples", type=Samples(), default=50, show_default=True, help="Images drawn with the seed, or all.")
+@click.option("--spread-samples", type=click.IntRange(2), metavar="N", help="Points for M.  [default: up to 200]")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--act", "acts", multiple=True, metavar="TAP=ACTION", help="trivial, pixels, permute:AXIS:…, roll:AXIS:STEPS."
+)
+@click.option("--no-declared-action", is_flag=True, help="Measure naively where the file declares channel actions.")
+@click.option("--floor", is_flag=True, help="Measure the floor of invariance variants, by extra passes.")
+@click.option(
+    "--reference-samples", type=click.IntRange(0), default=16, show_default=True, help="Images for floor and null."
+)
+@click.option("--mask", type=click.Choice(["disc"]), help="Zero outside the inscribed disc, at input and maps alike.")
+@click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Rows of one forward pass.  [default: fitting]")
+@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True)
+@click.option("--fail-above", multiple=True, metavar="V=X", help="Exit with 3 if a value of V lies above X.")
+@click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
+@click.option("-o", "--output", metavar="FILE.jsonl", type=click.Path(), help="Write the Results there too.")
+@input_options
+@image_options
+def measure(model: str, data: str, group: str, **options: Any) -> None:
+    """Measure every G-EED variant of a model's taps, from one set of forward passes.
+
+    \b
+    geed-onnx measure model.onnx --data photos/ --group C8
+    geed-onnx measure model.onnx --data test.npz --group D4 --samples all --tap 'layer*' --tap logits:probability
+    geed-onnx measure model.onnx --data x.parquet --group flip --fail-above softmax=0.01 --json -o results.jsonl
+    """
+    from geed_onnx.results import writable, write_results
+
+    limits = dict(limit(text) for text in options.pop("fail_above"))
+    output, as_json = options.pop("output"), options.pop("as_json")
+    if output:
+        writable(output)
+    arguments = measure_arguments(options)
+    for name in limits:
+        known_variant(name)
+    with progress_bar() as bar:
+        from geed_onnx.engine import measure as measure_model
+
+        results = measure_model(model, data, group, progress=bar, notify=warn, **arguments)
+    if output:
+        write_results(output, results)
+    show(results, as_json=as_json)
+    crossed = above(results, limits)
+    for line in crossed:
+        click.echo("crossed: " + line, err=True)
+    if crossed:
+        sys.exit(CROSSED)
+
+
+def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """Return `engine.measure`'s arguments from the command's options."""
+    flags = {k: options.pop(k) for k in ("size", "fit", "resize", "colour", "mean", "std", "resample")}
+    return {
+        "taps": list(options["taps"]) or None,
+        "variants": list(options["variants"]) or None,
+        "actions": dict(pair(text, "--act") for text in options["acts"]),
+        "declared_action": not options["no_declared_action"],
+        "samples": options["samples"],
+        "spread_samples": options["spread_samples"],
+        "reference_samples": options["reference_samples"],
+        "seed": options["seed"],
+        "level": options["level"],
+        "floor": options["floor"],
+        "mask": options["mask"] == "disc",
+        "batch_size": options["batch_size"],
+        "provider": options["provider"],
+        "threads": options["threads"],
+        "tf32": options["tf32"],
+        "input": options["input_name"],
+        "layout": options["layout"],
+        "constants": constants_of(options["constants"]),
+        "preprocessing": {**flags, "range": options["value_range"]},
+        "column": options["column"],
+        "skip_bad": options["skip_bad"],
+        "streaming": options["streaming"],
+    }
+
+
+def limit(text: str) -> tuple[str, float]:
+    """Return (variant, threshold) of a `--fail-above V=X`."""
+    name, value = pair(text, "--fail-above")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise UsageError(f"--fail-above {text!r}: expected VARIANT=NUMBER, got {value!r} as the number") from None
+
+
+def known_variant(name: str) -> None:
+    """Raise UnknownName unless a variant of that name can be measured."""
+    from geed_onnx.variants import parse_variant
+
+    parse_variant(name)
+
+
+def above(results: Sequence[Result], limits: dict[str, float]) -> list[str]:
+    """Return a line for every value that is above its limit, its whole interval considered.
+
+    A value counts as above when the lower end of its interval is, so that noise does not cross a threshold; a value
+    that could not be computed crosses it too, because nothing shows that it holds.
+
+    Raises
+    ------
+    UsageError
+        If no tap was measured in a variant that has a limit.
+    """
+    lines = []
+    for name, most in limits.items():
+        measured = [r for r in results if r.variant == name]
+        if not measured:
+            raise UsageError(f"--fail-above {name}={most:g}: no tap was measured in that variant")
+        for r in measured:
+            least = r.value if r.low is None else r.low
+            if least is None:
+                lines.append(f"{name} of {r.tap['name']} has no value to hold against {most:g}: {r.reason}")
+            elif least > most:
+                lines.append(f"{name} of {r.tap['name']} is {r.value:.6g} (at least {least:.6g}), above {most:g}")
+    return lines
+
+
+def show(results: Sequence[Result], *, as_json: bool) -> None:
+    """Print results to stdout: lines of JSON, or the table."""
+    from geed_onnx.reports import print_results
+
+    if as_json:
+        for result in results:
+            click.echo(result.to_json())
+    else:
+        print_results(results)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress | None]:
+    """Yield a progress callback that draws on stderr, on a terminal only."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("forward passes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("passes", total=None)
+        last = 0.0
+
+        def update(done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last > 0.1 or done == total:
+                last = time.monotonic()
+                bar.update(task, completed=done, total=total)
+
+        yield update
+
+
+__all__ = ["above", "complain", "measure", "progress_bar", "show"]

@@ -1,0 +1,214 @@
+"""What will or will not work with a file, and why: findings in words, from the graph and from a few real passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from geed_onnx.errors import GeedError
+from geed_onnx.sessions import RuntimeOptions, Session, available_providers, open_session
+
+if TYPE_CHECKING:
+    from geed_onnx.taps import Graph, Port, Tap
+
+Array = npt.NDArray[Any]
+Verdict = Literal["ok", "note", "warning", "error"]
+#: How much exposing taps may move an output, relative to its largest value, before it is a warning.
+EXPOSING_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the diagnosis."""
+
+    topic: str
+    verdict: Verdict
+    text: str
+
+
+def examine(
+    graph: Graph,
+    *,
+    input: str | None = None,
+    layout: str | None = None,
+    provider: str = "auto",
+    threads: int | None = None,
+    constants: Mapping[str, Array] | None = None,
+) -> list[Finding]:
+    """Return the findings about a file; one with the verdict `error` means it cannot be measured as it is."""
+    from geed_onnx.taps import choose_taps, image_input
+
+    findings = list(_file(graph))
+    findings += _installation()
+    try:
+        port = image_input(graph, input)
+    except GeedError as error:
+        return [*findings, Finding("input", "error", str(error))]
+    findings += _input(graph, port, layout)
+    findings += _centre(graph)
+    taps = choose_taps(graph)
+    findings += _taps(taps)
+    options = RuntimeOptions(provider, threads, layout=layout, constants=constants or {})
+    findings += _running(graph, port, taps, options)
+    return findings
+
+
+def _file(graph: Graph) -> Iterator[Finding]:
+    size = graph.path.stat().st_size if graph.path.exists() else 0
+    weights = f", {len(graph.external)} file(s) of external weights" if graph.external else ""
+    producer = graph.producer or "an unnamed producer"
+    yield Finding("file", "ok", f"{producer}, opset {graph.opset}, IR {graph.ir}, {size:,} bytes{weights}")
+    declared = [k for k in graph.metadata if k.startswith("geed.")]
+    yield Finding("metadata", "ok" if declared else "note", ", ".join(declared) or "no geed.* metadata (not needed)")
+
+
+def _installation() -> Iterator[Finding]:
+    have = {name for name in ("onnxruntime", "onnxruntime-gpu") if _installed(name)}
+    if len(have) == 2:
+        yield Finding(
+            "install",
+            "warning",
+            "onnxruntime and onnxruntime-gpu are both installed and own the same folder, so that either may be half"
+            " overwritten: pip uninstall both, then install one",
+        )
+    yield Finding("install", "ok", f"ONNX Runtime with providers {', '.join(available_providers())}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _input(graph: Graph, port: Port, layout: str | None) -> Iterator[Finding]:
+    shape = "×".join(str(d) if d is not None else "?" for d in port.shape)
+    yield Finding("input", "ok", f"{port.name!r}: {shape} {port.dtype}")
+    if len(port.shape) == 4:
+        if port.layout:
+            yield Finding("layout", "ok", f"{port.layout}, known from the graph")
+        elif layout:
+            yield Finding("layout", "note", f"{layout}, as given: the graph does not tell")
+        else:
+            yield Finding("layout", "error", "not known from the graph: add --layout NCHW or --layout NHWC")
+    else:
+        yield Finding("layout", "note", "no image: only groups on an axis (S<n>@<axis>) can act on it")
+    if "geed.input" in graph.metadata:
+        yield Finding("range", "ok", f"declared in geed.input: {graph.metadata['geed.input'][:200]}")
+    elif (graph.path.parent / "preprocessor_config.json").is_file():
+        yield Finding("range", "ok", "declared in preprocessor_config.json beside the file")
+    else:
+        yield Finding(
+            "range",
+            "warning",
+            "the file does not say which values it expects: images are given as 0..1 unless --range, --mean, --std say"
+            " otherwise; arrays are used as they are",
+        )
+    others = [p for p in graph.inputs if p.name != port.name]
+    if others:
+        names = ", ".join(f"{p.name} {p.dtype}{list(p.shape)}" for p in others)
+        yield Finding("inputs", "note", f"the group acts on {port.name!r}; give the others with --constant: {names}")
+
+
+def _centre(graph: Graph) -> Iterator[Finding]:
+    from geed_onnx.taps import lost_centre
+
+    obstacles = lost_centre(graph)
+    if not obstacles:
+        yield Finding("C4", "ok", "no stride, padding or resizing loses the centre: exact C4 equivariance is possible")
+    for obstacle in obstacles[:8]:
+        yield Finding("C4", "note", str(obstacle))
+    if len(obstacles) > 8:
+        yield Finding("C4", "note", f"… and {len(obstacles) - 8} more places")
+
+
+def _taps(taps: tuple[Tap, ...]) -> Iterator[Finding]:
+    for role, plural in (("stage", "stage ends"), ("latent", "latent"), ("scores", "scores")):
+        names = [t.name for t in taps if t.role == role]
+        verdict: Verdict = "ok" if names else "note"
+        yield Finding(
+            "taps", verdict, f"{plural}: {', '.join(names) or 'none found in the graph; name one with --tap'}"
+        )
+    for tap in taps:
+        for flag in tap.flags:
+            yield Finding("taps", "warning" if "folded" in flag else "note", f"{tap.name}: {flag}")
+    if not taps:
+        yield Finding("taps", "error", "nothing to measure was found in the graph: name tensors with --tap")
+
+
+def _running(graph: Graph, port: Port, taps: tuple[Tap, ...], options: RuntimeOptions) -> Iterator[Finding]:
+    from geed_onnx.taps import list_taps
+
+    shape = [d if isinstance(d, int) else 0 for d in port.shape]
+    if port.name in graph.sizes:
+        shape = list(graph.sizes[port.name])
+    if 0 in shape[1:]:
+        yield Finding("running", "note", "not tried: the file leaves its size open; add --size HxW")
+        return
+    x = _noise((4, *shape[1:]), port.dtype)
+    outputs = [t for t in list_taps(graph, input=port.name) if t.name in {o.name for o in graph.outputs}]
+    both = list({t.name: t for t in (*outputs, *taps)}.values())
+    try:
+        session = open_session(graph, both, port, options)
+        tapped, again = session.run(x), session.run(x)
+    except GeedError as error:
+        yield Finding("running", "error", str(error))
+        return
+    facts = session.facts
+    how: Verdict = "ok" if facts.batching != "looped" else "note"
+    yield Finding(
+        "batch",
+        how,
+        {"dynamic": "free", "rewritten": "fixed in the file, made free and verified"}.get(
+            facts.batching, "; ".join(facts.notes) or "run image by image"
+        ),
+    )
+    yield Finding("running", "ok", f"runs on {facts.provider} with {facts.threads} thread(s)")
+    noise = max((_change(tapped[n], again[n]) for n in tapped), default=0.0)
+    yield Finding(
+        "noise",
+        "ok" if noise == 0 else "note" if noise < EXPOSING_TOLERANCE else "warning",
+        "two runs give the same bits" if noise == 0 else f"two runs differ by up to {noise:.2g} (relative)",
+    )
+    bad = [n for n, y in tapped.items() if not np.isfinite(y).all()]
+    if bad:
+        yield Finding("values", "warning", f"NaN or Inf on noise images in {', '.join(bad)}")
+    yield from _exposing(graph, outputs, port, options, x, tapped)
+
+
+def _exposing(
+    graph: Graph, outputs: list[Tap], port: Port, options: RuntimeOptions, x: Array, tapped: dict[str, Array]
+) -> Iterator[Finding]:
+    if not outputs:
+        return
+    alone: Session = open_session(graph, outputs, port, options)
+    plain = alone.run(x)
+    change = max(_change(tapped[n], plain[n]) for n in plain)
+    if change == 0:
+        yield Finding("exposing", "ok", "drawing off the taps leaves the outputs as they are, to the last bit")
+    else:
+        verdict: Verdict = "ok" if change < EXPOSING_TOLERANCE else "warning"
+        yield Finding("exposing", verdict, f"drawing off the taps moves the outputs by {change:.2g} (relative)")
+
+
+def _noise(shape: tuple[int, ...], dtype: str) -> Array:
+    rng = np.random.default_rng(0)
+    kind = np.dtype(dtype)
+    if kind.kind in "iu":
+        bounds = np.iinfo(kind)
+        integers: Array = rng.integers(bounds.min, bounds.max, size=shape, dtype=kind, endpoint=True)
+        return integers
+    return rng.random(shape).astype(kind)
+
+
+def _change(a: Array, b: Array) -> float:
+    with np.errstate(invalid="ignore"):
+        largest = float(np.nanmax(np.abs(b.astype(np.float64)), initial=0.0))
+        gap = float(np.nanmax(np.abs(a.astype(np.float64) - b), initial=0.0))
+    return gap / largest if largest > 0 else gap

@@ -1,0 +1,35 @@
+"""Graph reading and exposing: an ONNX file in, its tensors listed, classified, resolved, chosen, and drawn off.
+
+::
+
+    graph = read_graph("model.onnx")
+    taps = resolve_taps(graph, ["layer4", "features*:map"]) or choose_taps(graph)
+    model = exposed(graph, [t.name for t in taps])
+"""
+
+from __future__ import annotations
+
+from geed_onnx.taps.centre import Obstacle, lost_centre
+from geed_onnx.taps.choice import choose_taps
+from geed_onnx.taps.expose import exposed, save_exposed
+from geed_onnx.taps.graph import Graph, Port, file_sha256, graph_of, image_input, image_inputs, read_graph
+from geed_onnx.taps.listing import Tap, list_taps
+from geed_onnx.taps.resolve import resolve_taps
+
+__all__ = [
+    "Graph",
+    "Obstacle",
+    "Port",
+    "Tap",
+    "choose_taps",
+    "exposed",
+    "file_sha256",
+    "graph_of",
+    "image_input",
+    "image_inputs",
+    "list_taps",
+    "lost_centre",
+    "read_graph",
+    "resolve_taps",
+    "save_exposed",
+]

@@ -1,0 +1,185 @@
+"""The default choice: the ends of the network's stages, its latent vector and its class scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+from geed_onnx.taps.graph import Graph, declared_taps
+from geed_onnx.taps.heads import Head, heads, nearest_float
+from geed_onnx.taps.index import Index, needed, reached
+from geed_onnx.taps.listing import Kind, Role, Tap, all_taps, image_names, with_role
+from geed_onnx.taps.ops import MOVERS, ONWARD, SHAPE_READERS, WEIGHTED
+
+MOST_MAPS = 12
+FEWEST_MAPS = 3
+ROLES: tuple[Role, ...] = get_args(Role)
+BY_KIND: dict[Kind, Role] = {"map": "stage", "vector": "latent", "probability": "scores"}
+
+
+def choose_taps(graph: Graph, *, input: str | None = None) -> tuple[Tap, ...]:
+    """Return the default taps in topological order: those of `geed.taps` if there, else found from the graph.
+
+    Maps are the tensors through which every path from the image to the main output passes and at which a stage ends
+    (behind its norm and activation, before the next weight layer or pooling); at most twelve of them. A network
+    without class scores (a U-Net, a detector), where paths lead around stages, gives the last map of each resolution
+    as well.
+
+    Raises
+    ------
+    UnknownName
+        If `input` names no input of the file.
+    """
+    taps = all_taps(graph, input=input)
+    roles = chosen_roles(graph, taps, input)
+    return tuple(with_role(t, roles[t.name]) for t in taps if t.name in roles)
+
+
+def chosen_roles(graph: Graph, taps: Sequence[Tap], input: str | None) -> dict[str, Role]:
+    """Return the tensors of the default choice and what each stands for."""
+    head = heads(graph)
+    by_name = {t.name: t for t in taps}
+    declared = {e["name"]: e.get("role") for e in declared_taps(graph.metadata) if e["name"] in by_name}
+    if declared:
+        return {n: role if role in ROLES else BY_KIND[by_name[n].kind] for n, role in declared.items()}
+    maps = stage_ends(graph, taps, head, input)
+    roles: dict[str, Role] = dict.fromkeys(maps, "stage")
+    usable = {t.name for t in taps if "batch-not-first" not in t.flags}
+    if head.latent in usable and head.latent != head.main:
+        roles[str(head.latent)] = "latent"
+    if head.scores in usable:
+        roles[str(head.scores)] = "scores"
+    elif head.latent is not None and head.main in usable and by_name[str(head.main)].kind == "vector":
+        roles[str(head.main)] = "scores"
+    if not roles:  # nothing that looks like an image network: its outputs are all there is to say
+        roles = {t.name: "latent" for t in taps if t.name in graph.index.outputs and t.name in usable and t.rank > 1}
+    return roles
+
+
+def stage_ends(graph: Graph, taps: Sequence[Tap], head: Head, input: str | None) -> list[str]:
+    """Return the tensors at which stages end, in topological order."""
+    index = graph.index
+    maps = {t.name: t for t in taps if t.kind == "map" and t.layout is not None and "batch-not-first" not in t.flags}
+    if not maps:
+        return []
+    sources = image_names(graph, input)
+    alive = reached(index, sources)
+    weighty = _behind_weights(index)
+    outputs = [n for n in (nearest_float(index, o) for o in index.outputs) if n in alive and n is not None]
+    sinks = [head.main] if head.main in alive and head.scores else outputs
+    found = _ends(index, maps, alive, [n for n in sinks if n])
+    if head.scores is None:
+        # paths lead around most stages of a U-Net or a detector: no resolution of it goes unseen
+        blocks = [n for n in _blocks(index, maps) if n in alive]
+        last_of = {maps[n].shape[1:]: n for n in blocks}
+        seen = {maps[n].shape[1:] for n in found}
+        found += blocks if len(found) < FEWEST_MAPS else [n for size, n in last_of.items() if size not in seen]
+    unweighted = [n for n in maps if n in found and n not in weighty]
+    ends = [n for n in maps if n in found and n in weighty]
+    # a network without weights (an identity, a fixed filter) still has maps to look at
+    return _spread(ends or unweighted or [list(maps)[-1]], maps)
+
+
+def _behind_weights(index: Index) -> frozenset[str]:
+    made = [o for n in index.nodes if n.op_type in WEIGHTED or n.domain not in ("", "ai.onnx") for o in n.output]
+    return reached(index, made)
+
+
+def _ends(index: Index, maps: dict[str, Tap], alive: frozenset[str], sinks: Sequence[str]) -> list[str]:
+    """Return the ends of stages among the tensors that lie on every path to the sinks."""
+    cuts, makers = _cuts(index, alive, sinks)
+    found = []
+    for k, name in enumerate(cuts):
+        if name not in maps:
+            continue
+        last = k + 1 == len(cuts)
+        if index.maker(name) is None or (_moved(index, name) and not (last or name in index.outputs)):
+            continue
+        # a quantised or a transposed copy may stand between a map and what carries it on
+        ahead = next((m for m in range(k + 1, len(cuts)) if cuts[m] in maps and not _moved(index, cuts[m])), None)
+        if ahead is not None:
+            between = [i for cut in cuts[k + 1 : ahead + 1] for i in makers[cut]]
+            if _goes_on(index, maps, between, name, cuts[ahead]):
+                continue
+        found.append(name)
+    return found
+
+
+def _moved(index: Index, name: str) -> bool:
+    node = index.maker(name)
+    return node is not None and node.op_type in MOVERS
+
+
+def _cuts(index: Index, alive: frozenset[str], sinks: Sequence[str]) -> tuple[list[str], dict[str, list[int]]]:
+    """Return the tensors through which every path to the sinks passes, and the nodes between each and the one before.
+
+    In topological order a tensor lies on every path exactly if no edge leaps over its position.
+    """
+    wanted = needed(index, sinks) & alive
+    order = [n for n in index.inputs if n in wanted]
+    order += [o for node in index.nodes for o in node.output if o in wanted]
+    position = {n: k for k, n in enumerate(order)}
+    reach = [0] * len(order)
+    nodes_at: dict[int, int] = {}
+    for i, node in enumerate(index.nodes):
+        made = [position[o] for o in node.output if o in position]
+        for k in made:
+            nodes_at[k] = i
+        if node.op_type in SHAPE_READERS:
+            continue
+        for name in index.reads[i]:
+            if made and name in position:
+                reach[position[name]] = max(reach[position[name]], *made)
+    last_sink = len(order)
+    for name in sinks:
+        if len(sinks) > 1 and name in position:
+            reach[position[name]] = last_sink
+    cuts, makers = list[str](), dict[str, list[int]]()
+    furthest, since = 0, list[int]()
+    for k, name in enumerate(order):
+        if k in nodes_at:
+            since.append(nodes_at[k])
+        if furthest <= k:
+            cuts.append(name)
+            makers[name], since = since, []
+        furthest = max(furthest, reach[k])
+    return cuts, makers
+
+
+def _goes_on(index: Index, maps: dict[str, Tap], between: Sequence[int], name: str, following: str) -> bool:
+    """Return whether a stage goes on from one cut to the next: norms, activations and gates computed on the way only.
+
+    What is computed on vectors on the way (squeeze-and-excitation) gates the map and begins no new stage.
+    """
+    if maps[name].shape != maps[following].shape:
+        return False
+    for i in between:
+        node = index.nodes[i]
+        spatial = following in node.output or any(o in maps for o in node.output) or index.rank(node.output[0]) is None
+        if (spatial or node.op_type == "QuantizeLinear") and node.op_type not in ONWARD | {"Transpose"}:
+            return False
+    return True
+
+
+def _blocks(index: Index, maps: dict[str, Tap]) -> list[str]:
+    """Return every map behind which no norm or activation follows directly, whether or not paths lead around it."""
+    found: list[str] = []
+    for name in maps:
+        node = index.maker(name)
+        users = [index.nodes[i] for i in index.consumers.get(name, ())]
+        goes_on = len(users) == 1 and users[0].op_type in ONWARD and users[0].output[0] in maps
+        if node is not None and node.op_type not in MOVERS and not goes_on:
+            found.append(name)
+    return found
+
+
+def _spread(names: Sequence[str], maps: dict[str, Tap]) -> list[str]:
+    """Return at most twelve: the last of each resolution, the very last always, the rest filled in evenly."""
+    if len(names) <= MOST_MAPS:
+        return list(names)
+    last_of = {maps[n].shape[1:]: n for n in names}
+    keep = [n for n in names if n in last_of.values()][-MOST_MAPS:]
+    rest = [n for n in names if n not in keep]
+    free = MOST_MAPS - len(keep)
+    keep += [rest[(2 * i + 1) * len(rest) // (2 * free)] for i in range(free)]
+    return [n for n in names if n in keep]
