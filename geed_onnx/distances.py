@@ -52,6 +52,8 @@ class Distance:
         Differences below this are not told from rounding of float32 features.
     about : str
         One line for `geed-onnx list distances`.
+    per_channel : (B, c, …), (B, c, …) -> (B, c) float64, or None
+        Where m is a mean over channels: the value of each, so that a large map can be compared a slice at a time.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Distance:
     laws: frozenset[str]
     about: str
     resolution: float = 1e-6
+    per_channel: Callable[[Array, Array], Floats] | None = None
 
     def __call__(self, a: Array, b: Array) -> Floats:
         """Return m(a, b), shape (B,), float64."""
@@ -79,8 +82,9 @@ def row_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         for left in range(0, k, SPAN):
-            x = a[start:stop, left : left + SPAN].astype(np.float64)
-            y = b[start:stop, left : left + SPAN].astype(np.float64)
+            # C order: strided rows are added up in another order, and a view's strides depend on the batch
+            x = a[start:stop, left : left + SPAN].astype(np.float64, order="C")
+            y = b[start:stop, left : left + SPAN].astype(np.float64, order="C")
             ab[start:stop] += np.vecdot(x, y)
             aa[start:stop] += np.vecdot(x, x)
             bb[start:stop] += np.vecdot(y, y)
@@ -106,21 +110,16 @@ def _channels(x: Array) -> Array:
     return x.reshape(x.shape[0] * x.shape[1], -1)
 
 
-def _mean_over_channels(values: Floats, x: Array) -> Floats:
-    means: Floats = values.reshape(x.shape[0], x.shape[1]).mean(axis=1)
-    return means
-
-
 def l2(a: Array, b: Array) -> Floats:
     """ℓ2: ‖a − b‖₂, eq. (6)."""
-    difference = _flat(a).astype(np.float64) - _flat(b)
+    difference = np.subtract(_flat(a), _flat(b), dtype=np.float64, order="C")
     size: Floats = np.linalg.norm(difference, axis=1)
     return size
 
 
 def relative_l2(a: Array, b: Array) -> Floats:
     """Relative ℓ2: ‖a − b‖₂ / ‖b‖₂; 0 where both are zero, infinite where only b is."""
-    size, gap = np.linalg.norm(_flat(b).astype(np.float64), axis=1), l2(a, b)
+    size, gap = np.linalg.norm(_flat(b).astype(np.float64, order="C"), axis=1), l2(a, b)
     return np.where(size > 0, gap / np.where(size > 0, size, 1.0), np.where(gap > 0, np.inf, 0.0))
 
 
@@ -129,18 +128,30 @@ def negative_cosine(a: Array, b: Array) -> Floats:
     return -cosines(*row_products(_flat(a), _flat(b)))
 
 
+def channel_cosines(a: Array, b: Array) -> Floats:
+    """Return −cos(a_i, b_i) for every channel of (B, C, …), shape (B, C)."""
+    return -cosines(*row_products(_channels(a), _channels(b))).reshape(a.shape[:2])
+
+
+def channel_correlations(a: Array, b: Array) -> Floats:
+    """Return −cos of the centred channels of (B, C, …), shape (B, C)."""
+    return -cosines(*row_products(_centred(_channels(a)), _centred(_channels(b)))).reshape(a.shape[:2])
+
+
 def channelwise_cosine(a: Array, b: Array) -> Floats:
     """Channelwise negative cosine, eq. (5): −(1/C) Σ_i cos(a_i, b_i) for (B, C, …)."""
-    return -_mean_over_channels(cosines(*row_products(_channels(a), _channels(b))), a)
+    means: Floats = channel_cosines(a, b).mean(axis=1)
+    return means
 
 
 def channelwise_correlation(a: Array, b: Array) -> Floats:
     """Channelwise negative correlation: eq. (5) with every channel centred; two constant channels are equal."""
-    return -_mean_over_channels(cosines(*row_products(_centred(_channels(a)), _centred(_channels(b)))), a)
+    means: Floats = channel_correlations(a, b).mean(axis=1)
+    return means
 
 
 def _centred(x: Array) -> Floats:
-    x64 = x.astype(np.float64)
+    x64 = x.astype(np.float64, order="C")
     centred = x64 - x64.mean(axis=1, keepdims=True)
     # a constant channel leaves rounding behind, which has a direction but no meaning
     rounding = 1e-12 * np.abs(x64).max(axis=1, initial=0.0, keepdims=True)
@@ -149,7 +160,7 @@ def _centred(x: Array) -> Floats:
 
 def _distributions(p: Array) -> Floats:
     """View `(B, …, classes)` as float64 `(B, positions, classes)`."""
-    return p.astype(np.float64).reshape(len(p), -1, p.shape[-1])
+    return p.astype(np.float64, order="C").reshape(len(p), -1, p.shape[-1])
 
 
 def kullback_leibler(p: Array, q: Array) -> Floats:
@@ -188,8 +199,11 @@ def _add(
     kinds: tuple[str, ...],
     laws: str,
     about: str,
+    per_channel: Callable[[Array, Array], Floats] | None = None,
 ) -> Distance:
-    return distances.register(name, Distance(name, compute, optimum, largest, kinds, frozenset(laws.split()), about))
+    return distances.register(
+        name, Distance(name, compute, optimum, largest, kinds, frozenset(laws.split()), about, per_channel=per_channel)
+    )
 
 
 EVERY = ("map", "vector", "probability")
@@ -204,6 +218,7 @@ _add(
     ("map",),
     "symmetric scale-free",
     "−(1/C) Σ cos(a_i, b_i) over channels, eq. (5)",
+    channel_cosines,
 )
 _add(
     "channelwise-correlation",
@@ -213,6 +228,7 @@ _add(
     ("map",),
     "symmetric scale-free shift-free",
     "eq. (5) with centred channels",
+    channel_correlations,
 )
 _add("kl", kullback_leibler, 0.0, np.inf, ("probability",), "definite", "Σ a log(a/b), natural logarithm")
 _add(

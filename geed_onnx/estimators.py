@@ -25,7 +25,7 @@ Array = npt.NDArray[Any]
 SPAN = 1 << 14
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Deviations:
     """m(f(gx), ρ(g) f̂(x)) for every image and element: a commutative monoid under `merge`.
 
@@ -60,6 +60,12 @@ class Deviations:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __eq__(self, other: object) -> bool:
+        # the generated comparison of two arrays has no truth value
+        if not isinstance(other, Deviations) or self.ids != other.ids:
+            return False
+        return np.array_equal(self.values, other.values, equal_nan=True)
 
     @property
     def per_image(self) -> Floats:

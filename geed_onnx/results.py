@@ -102,13 +102,13 @@ def from_json(line: str) -> Result:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise DataError(f"expected a result of schema {SCHEMA!r}, got {found!r}")
     known = {f.name for f in fields(Result)}
-    values: dict[str, Any] = {
-        k: tuple(v) if k in ("per_element", "notes") and v is not None else v for k, v in record.items()
-    }
     try:
+        values: dict[str, Any] = {
+            k: tuple(v) if k in ("per_element", "notes") and v is not None else v for k, v in record.items()
+        }
         return Result(**{k: v for k, v in values.items() if k in known})
     except TypeError as error:
-        raise DataError(f"the result line is incomplete: {error}") from None
+        raise DataError(f"the result line is incomplete or malformed: {error}") from None
 
 
 def read_results(path: str | os.PathLike[str]) -> Iterator[Result]:
@@ -123,7 +123,10 @@ def read_results(path: str | os.PathLike[str]) -> Iterator[Result]:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot read results from {os.fspath(path)!r}: {error.strerror}") from None
-    for number, line in enumerate(text.splitlines(), 1):
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read results from {os.fspath(path)!r}: expected JSON Lines in UTF-8 text") from None
+    # not splitlines(): U+2028, U+0085 and the like may stand unescaped within a JSON string
+    for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 yield from_json(line)

@@ -10,7 +10,7 @@ The five of the paper have names; any other combination is written `KIND:ACTION:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ from geed_onnx.registry import Registry
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 KINDS = ("map", "vector", "probability")
+#: Values of one slice of channels of a large map: with its moved copy and both in float64 it fits the cache.
+SLICE_VALUES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,29 @@ def deviations(
     """
     wanted = list(action.group.elements if only is None else only)
     centre = kernel_mean(elements, action.kernel)
-    out = np.empty((len(centre), len(wanted)))
     column = {g: i for i, g in enumerate(wanted)}
-    for g, expected in action.orbit(centre, wanted):
-        out[:, column[g]] = distance(elements[g], expected)
+    out = np.full((len(centre), len(wanted)), distance.optimum)
+    if len(action.kernel) == 1:
+        # f̂(x) is f(x) itself, so that the identity is at equality
+        wanted = [g for g in wanted if g != action.kernel[0]]
+    if distance.per_channel is None or not action.by_channel:
+        for g, expected in action.orbit(centre, wanted):
+            out[:, column[g]] = distance(elements[g], expected)
+        return out
+    each = {g: np.empty(centre.shape[:2]) for g in wanted}
+    for part in _channel_slices(centre):
+        for g, expected in action.orbit(centre[:, part], wanted):
+            each[g][:, part] = distance.per_channel(elements[g][:, part], expected)
+    for g, values in each.items():
+        out[:, column[g]] = values.mean(axis=1)
     return out
+
+
+def _channel_slices(x: Array) -> Iterator[slice]:
+    """Yield slices of the channels of `(B, C, H, W)` small enough that an orbit of one stays in the cache."""
+    step = max(1, SLICE_VALUES // max(x[:, :1].size, 1))
+    for start in range(0, x.shape[1], step):
+        yield slice(start, min(start + step, x.shape[1]))
 
 
 def shares(action: Action, parts: int) -> list[list[int]]:
@@ -159,14 +179,27 @@ def floor_deviations(elements: Sequence[Array], action: Action, distance: Distan
     """Return m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)), `(B, |G|)`: what resampling alone costs; the optimum for exact elements."""
     centre = kernel_mean(elements, action.kernel)
     out = np.full((len(centre), len(elements)), distance.optimum)
-    lost: dict[object, Floats] = {}
-    for g, turn in enumerate(action.resampled_by):
-        if turn:
-            if turn not in lost:
-                back = action(action.group.inverse(g), action(g, centre))
-                lost[turn] = distance(back, centre)
-            out[:, g] = lost[turn]
+    # elements of one turn lose the same, so one of them stands for all
+    for turn in {t for t in action.resampled_by if t}:
+        g = action.resampled_by.index(turn)
+        lost = _lost(g, centre, action, distance)
+        for h, other in enumerate(action.resampled_by):
+            if other == turn:
+                out[:, h] = lost
     return out
+
+
+def _lost(g: int, centre: Array, action: Action, distance: Distance) -> Floats:
+    """Return m(ρ(g⁻¹)ρ(g) y, y) for y `(B, *shape)`, shape (B,)."""
+    back = action.group.inverse(g)
+    if distance.per_channel is None or not action.by_channel:
+        return distance(action(back, action(g, centre)), centre)
+    parts = [
+        distance.per_channel(action(back, action(g, centre[:, part])), centre[:, part])
+        for part in _channel_slices(centre)
+    ]
+    means: Floats = np.concatenate(parts, axis=1).mean(axis=1)
+    return means
 
 
 def broken_orbit(orbits: Sequence[Sequence[Array]], i: int) -> list[Array]:

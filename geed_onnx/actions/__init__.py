@@ -18,6 +18,7 @@ import numpy as np
 
 from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
 from geed_onnx.actions.grid import GridAction, masked
+from geed_onnx.actions.masking import DiscAction, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group
@@ -26,6 +27,7 @@ from geed_onnx.registry import Registry
 __all__ = [
     "Action",
     "AxisAction",
+    "DiscAction",
     "GridAction",
     "JointAction",
     "TrivialAction",
@@ -38,6 +40,7 @@ __all__ = [
     "permutation_action",
     "resample",
     "turn_matrix",
+    "within_disc",
 ]
 
 #: (group, shape without the batch, text after the name) → Action

@@ -50,6 +50,11 @@ class Action(Protocol):
         """
         ...
 
+    @property
+    def by_channel(self) -> bool:
+        """Whether it moves the channels of a map one by one and all alike, so that it acts on any slice of them."""
+        ...
+
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x."""
         ...
@@ -85,6 +90,11 @@ class TrivialAction:
     def resampled_by(self) -> tuple[Fraction, ...]:
         """Zero: nothing is resampled."""
         return (Fraction(0),) * self.group.order
+
+    @property
+    def by_channel(self) -> bool:
+        """True."""
+        return True
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return x."""
@@ -146,6 +156,11 @@ class AxisAction:
     def resampled_by(self) -> tuple[Fraction, ...]:
         """Zero: nothing is resampled."""
         return (Fraction(0),) * self.group.order
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether the permuted axis is none of the channels'."""
+        return self.axis > 1
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape of x."""
@@ -224,6 +239,11 @@ class JointAction:
     def resampled_by(self) -> tuple[Fraction, ...]:
         """The grid part's turns (at most one part resamples)."""
         return tuple(max(turns) for turns in zip(*(p.resampled_by for p in self.parts), strict=True))
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether all parts do."""
+        return all(p.by_channel for p in self.parts)
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x."""

@@ -74,6 +74,11 @@ class GridAction:
         """The turn by which each element resamples before it permutes; 0 for exact elements."""
         return tuple(e.turn for e in self.elements)
 
+    @property
+    def by_channel(self) -> bool:
+        """True: any number of channels may be acted upon."""
+        return True
+
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape and type of x: `(B, …, H, W)`; integers are rounded to the nearest."""
         element = self.elements[g]
@@ -102,7 +107,7 @@ class GridAction:
 
 
 def _planes(x: Array, shape: tuple[int, ...]) -> Array:
-    if x.shape[1:] != shape:
+    if x.ndim != len(shape) + 1 or x.shape[-2:] != shape[-2:]:
         raise ActionError(f"this action is bound to arrays (B, {', '.join(map(str, shape))}), but got {x.shape}")
     return x.reshape(-1, shape[-2] * shape[-1])
 

@@ -71,11 +71,11 @@ def story(results: list[Result]) -> str:
     more = "more" if twin.value < trained.value else "less"
     return "\n".join(
         [
-            f"How to read it: {trained.tap['name']} reads {said(trained.value)} trained and {said(twin.value)} untrained"
-            f" (−1 is equivariant), so raw the untrained network looks {more} equivariant.",
-            f"But unrelated images already score {said(twin.null)} there (its null), {said(trained.null)} in the trained"
-            f" one: calibrated they read {said(twin.calibrated)} and {said(trained.calibrated)} (0: as equivariant as the"
-            " grid allows, 1: no better than unrelated images).",
+            f"How to read it: {trained.tap['name']} reads {said(trained.value)} trained and {said(twin.value)}"
+            f" untrained (−1 is equivariant), so raw the untrained network looks {more} equivariant.",
+            f"But unrelated images already score {said(twin.null)} there (its null), {said(trained.null)} in the"
+            f" trained one: calibrated they read {said(twin.calibrated)} and {said(trained.calibrated)} (0: as"
+            " equivariant as the grid allows, 1: no better than unrelated images).",
             f"Down the trained network invariance arises at the end: {said(trained.calibrated)} in the last map,"
             f" {said(latent.calibrated)} in the latent, {said(soft.calibrated)} at the scores.",
             f"The untrained scores differ by {said(soft_twin.value)} nats, the smallest of all, and so do those of"

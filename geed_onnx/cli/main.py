@@ -80,22 +80,17 @@ def main() -> None:
 # --- shared options ---------------------------------------------------------------------------------------------
 
 
-class Samples(click.ParamType):
-    """A positive number, or `all`."""
-
-    name = "N|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
-        """Return the number, or the word."""
-        if value == "all" or isinstance(value, int):
-            return value
-        try:
-            number = int(value)
-        except ValueError:
-            self.fail(f"expected a number of images or 'all', got {value!r}", param, ctx)
-        if number < 1:
-            self.fail(f"expected at least 1, got {number}", param, ctx)
-        return number
+def samples_of(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
+    """Read `--samples`: a positive number, or `all`."""
+    if value == "all":
+        return value
+    try:
+        number = int(value)
+    except ValueError:
+        raise click.BadParameter(f"expected a number of images or 'all', got {value!r}", ctx, param) from None
+    if number < 1:
+        raise click.BadParameter(f"expected at least 1, got {number}", ctx, param)
+    return number
 
 
 def pair(text: str, what: str) -> tuple[str, str]:

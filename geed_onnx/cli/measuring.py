@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geed_onnx.cli.main import Samples, complain, constants_of, image_options, input_options, main, pair, warn
+from geed_onnx.cli.main import complain, constants_of, image_options, input_options, main, pair, samples_of, warn
 from geed_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,14 @@ CROSSED = 3
 @click.option("--group", required=True, metavar="G", help="C8, D4, flip, T4, … (geed-onnx list groups).")
 @click.option("--tap", "taps", multiple=True, metavar="NAME[:KIND]", help="A tensor, a module path or a glob.")
 @click.option("--variant", "variants", multiple=True, metavar="V", help="A name, or KIND:ACTION:DISTANCE[:NORMALISER].")
-@click.option("--samples", type=Samples(), default=50, show_default=True, help="Images drawn with the seed, or all.")
+@click.option(
+    "--samples",
+    callback=samples_of,
+    metavar="N|all",
+    default="50",
+    show_default=True,
+    help="Images drawn with the seed, or all.",
+)
 @click.option("--spread-samples", type=click.IntRange(2), metavar="N", help="Points for M.  [default: up to 200]")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(

@@ -200,6 +200,7 @@ def _sample(plan: Plan, runner: Runner, tally: Tally, prints: Fingerprint, warni
             at_once[0] = runner.orbits_at_once(outputs)
         tally.add(batch, outputs)
         count += len(batch.ids)
+        del outputs  # before the next pass allocates its own
     if count == 0:
         raise DataError(f"{plan.source.uri}: no image could be read")
     tally.finish_reference()

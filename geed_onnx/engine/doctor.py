@@ -50,8 +50,8 @@ def examine(
     except GeedError as error:
         return [*findings, Finding("input", "error", str(error))]
     findings += _input(graph, port, layout)
-    findings += _centre(graph)
-    taps = choose_taps(graph)
+    findings += _centre(graph, port)
+    taps = choose_taps(graph, input=port.name)
     findings += _taps(taps)
     options = RuntimeOptions(provider, threads, layout=layout, constants=constants or {})
     findings += _running(graph, port, taps, options)
@@ -116,14 +116,16 @@ def _input(graph: Graph, port: Port, layout: str | None) -> Iterator[Finding]:
         yield Finding("inputs", "note", f"the group acts on {port.name!r}; give the others with --constant: {names}")
 
 
-def _centre(graph: Graph) -> Iterator[Finding]:
+def _centre(graph: Graph, port: Port) -> Iterator[Finding]:
     from geed_onnx.taps import lost_centre
 
-    obstacles = lost_centre(graph)
+    obstacles = lost_centre(graph, input=port.name)
     if not obstacles:
         yield Finding("C4", "ok", "no stride, padding or resizing loses the centre: exact C4 equivariance is possible")
     for obstacle in obstacles[:8]:
-        yield Finding("C4", "note", str(obstacle))
+        size = "×".join(str(d) if d is not None else "?" for d in obstacle.size)
+        better = f"; exact at {', '.join(map(str, obstacle.exact_sizes))}" if obstacle.exact_sizes else ""
+        yield Finding("C4", "note", f"{obstacle.op} {obstacle.tensor!r} on {size}: {obstacle.why}{better}")
     if len(obstacles) > 8:
         yield Finding("C4", "note", f"… and {len(obstacles) - 8} more places")
 

@@ -18,7 +18,7 @@ Array = npt.NDArray[Any]
 T = TypeVar("T")
 
 #: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
-MICRO_BATCH_BYTES = 48 << 20
+MICRO_BATCH_BYTES = 24 << 20
 MOST_ROWS = 256
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, input_action, masked
-from geed_onnx.errors import DataError, MeasureError, UnknownName, UsageError
+from geed_onnx.actions import Action, input_action, masked, within_disc
+from geed_onnx.errors import DataError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
 from geed_onnx.sources import (
@@ -398,14 +398,15 @@ def make_plan(
         from geed_onnx.sessions import open_session
         from geed_onnx.taps import choose_taps, file_sha256, resolve_taps
 
-        chosen = resolve_taps(file.graph, taps) if taps else choose_taps(file.graph)
+        name = file.port.name
+        chosen = resolve_taps(file.graph, taps, input=name) if taps else choose_taps(file.graph, input=name)
         if not chosen:
             raise MeasureError(
                 f"{os.fspath(model)}: no stage, latent or scores were found in the graph; name tensors with --tap"
                 " (geed-onnx taps lists them)"
             )
         targets = targets_of(chosen, layout)
-        acting = input_action(group, file.shape)
+        acting = within_disc(input_action(group, file.shape), settings.mask)
         picked = chosen_variants(variants, targets)
         session: Session = open_session(file.graph, chosen, file.port, runtime)
         facts = {"path": os.fspath(model), "sha256": file_sha256(file.graph), "producer": file.graph.producer}
@@ -425,8 +426,12 @@ def make_plan(
         raw = first_raw(source)
         feed = Feed(None, layout, raw.dtype.name, settings.mask)
         first = feed.prepare(raw)
-        acting = input_action(group, first.shape)
-        targets = callable_targets(model.run(feed.model_input(first[None])), taps)
+        acting = within_disc(input_action(group, first.shape), settings.mask)
+        try:
+            outputs = model.run(feed.model_input(first[None]))
+        except MemoryError as error:
+            raise OutOfMemory(f"not even one row fits into memory ({error})") from error
+        targets = callable_targets(outputs, taps)
         picked = chosen_variants(variants, targets)
         session, facts, metadata = model, {"path": None, "sha256": None, "producer": model.facts.provider}, {}
     indices, spread = draw_indices(source, settings)
@@ -435,7 +440,7 @@ def make_plan(
         model=facts,
         source=source,
         indices=indices,
-        spread_indices=spread if any(v.scale.spread for v in picked) else (),
+        spread_indices=spread if _wants_spread(picked, targets) else (),
         group=group,
         acting=acting,
         feed=feed,
@@ -447,6 +452,12 @@ def make_plan(
         metadata=metadata,
         skip_bad=skip_bad,
     )
+
+
+def _wants_spread(picked: Sequence[Variant], targets: Sequence[Target]) -> bool:
+    """Say whether any tap is measured against M: otherwise no pass is spent on its points."""
+    kinds = {t.kind for t in targets}
+    return any(v.scale.spread and v.kind in kinds for v in picked)
 
 
 def _readable_first(model: str | os.PathLike[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, masked, output_action
+from geed_onnx.actions import Action, masked, output_action, within_disc
 from geed_onnx.engine.passes import Batch
 from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.errors import ActionError, MeasureError
@@ -124,7 +124,8 @@ class Tally:
     def _cell(self, target: Target, variant: Variant, shape: tuple[int, ...]) -> Cell:
         spec = self._plan.acts.get(target.name, variant.action)
         try:
-            return Cell(target, variant, output_action(spec, self._plan.group, shape))
+            action = output_action(spec, self._plan.group, shape)
+            return Cell(target, variant, within_disc(action, self._plan.settings.mask and target.kind == "map"))
         except ActionError as error:
             if self._plan.explicit or target.name in self._plan.acts:
                 raise type(error)(f"tap {target.name!r}: {error}") from error
@@ -143,7 +144,8 @@ class Tally:
             self.add_spread(gathered, ids, y[:, 0], spread_ids)
             measured = [c for c in gathered.cells if c.action is not None]
             if measured and fresh:
-                gathered.reference.extend(self._kept(y[i]) for i in range(fresh))
+                # a batch that is all reference is kept as it came: copying it costs more than its deviations
+                gathered.reference.extend(self._kept(y[i], copy=fresh < len(y)) for i in range(fresh))
             for cell in measured:
                 jobs.append((cell, y, fresh))
                 cell.ids.extend(ids)
@@ -231,11 +233,11 @@ class Tally:
 
     # --- reference levels ---------------------------------------------------------------------------------------
 
-    def _kept(self, orbit: Array) -> list[Array]:
+    def _kept(self, orbit: Array, *, copy: bool) -> list[Array]:
         """Keep one orbit `(|G|, …)` as |G| arrays `(1, …)`; in a file once the reference orbits outgrow memory."""
         self._spooled += orbit.nbytes
         if self._spooled <= REFERENCE_BYTES:
-            return list(orbit.copy()[:, None])
+            return list((orbit.copy() if copy else orbit)[:, None])
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="geed-onnx-")
         name = os.path.join(self._folder.name, f"{self._spooled}.npy")

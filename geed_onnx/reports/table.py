@@ -39,11 +39,12 @@ def between(low: float | None, high: float | None) -> str:
 
 def results_table(results: Sequence[Result]) -> Table:
     """Return a rich table, one row a Result."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     level = f"{100 * results[0].level:g} %" if results else "95 %"
-    table = Table(pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for heading, right in (
         ("tap", False),
         ("variant", False),

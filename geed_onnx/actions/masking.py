@@ -1,0 +1,100 @@
+"""ρ on arrays that are 0 outside the inscribed disc: what a turn smears over the rim is set to 0 again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from geed_onnx.actions.axes import Action
+from geed_onnx.actions.grid import masked
+from geed_onnx.actions.operators import Array, disc
+from geed_onnx.errors import ActionError
+from geed_onnx.groups import Group
+
+
+@dataclass(frozen=True)
+class DiscAction:
+    """M ρ(g) for masked arrays x = M x, shape `(…, H, W)`, M being the inscribed disc.
+
+    Raises
+    ------
+    ActionError
+        If an exact element moves the disc itself (a cyclic shift does).
+    """
+
+    inner: Action
+
+    def __post_init__(self) -> None:
+        inside = np.broadcast_to(disc(*self.shape[-2:]), self.shape)[None]
+        for g, turn in enumerate(self.inner.resampled_by):
+            if not turn and not np.array_equal(self.inner(g, inside), inside):
+                raise ActionError(
+                    f"element {g} of {self.group.name} moves the disc of the mask on a"
+                    f" {self.shape[-2]}×{self.shape[-1]} grid: leave the mask out, or use turns and reflections only"
+                )
+
+    @property
+    def group(self) -> Group:
+        """The group that acts."""
+        return self.inner.group
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape it is bound to, without the batch."""
+        return self.inner.shape
+
+    @property
+    def name(self) -> str:
+        """How `--act` spells it."""
+        return self.inner.name
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The elements that do nothing here."""
+        return self.inner.kernel
+
+    @cached_property
+    def law_defect(self) -> float:
+        """`max ‖(ρ(g)ρ(h) − ρ(gh)) z‖ / ‖ρ(gh) z‖` on fixed white noise z inside the disc; 0 without resampling."""
+        if not any(self.resampled_by):
+            return 0.0
+        noise = np.random.default_rng(0).standard_normal((1, *self.shape)) * disc(*self.shape[-2:])
+        moved = [self(g, noise) for g in self.group.elements]
+        worst = 0.0
+        for h, once in enumerate(moved):
+            for g, twice in self.orbit(once):
+                direct = moved[self.group.product(g, h)]
+                error, size = float(np.linalg.norm(twice - direct)), float(np.linalg.norm(direct))
+                worst = max(worst, error / max(size, 1e-300))
+        return worst
+
+    @property
+    def resampled_by(self) -> tuple[Fraction, ...]:
+        """The turn by which each element resamples before it permutes; 0 for exact elements."""
+        return self.inner.resampled_by
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether the inner action does."""
+        return self.inner.by_channel
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return M ρ(g) x."""
+        return self._inside(g, self.inner(g, x))
+
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
+        """Yield (g, M ρ(g) x) once for every g (of `only`), in any order."""
+        return ((g, self._inside(g, moved)) for g, moved in self.inner.orbit(x, only))
+
+    def _inside(self, g: int, moved: Array) -> Array:
+        # exact elements keep the disc, so only a resampling leaves anything outside it
+        return masked(moved, True) if self.inner.resampled_by[g] else moved
+
+
+def within_disc(action: Action, mask: bool) -> Action:
+    """Return the action on masked arrays, or the action itself where there is no mask or no grid."""
+    return DiscAction(action) if mask and len(action.shape) == 3 else action

@@ -1,0 +1,437 @@
+"""Every distance keeps the laws it declares, and agrees with a loop over plain floats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geed_onnx import distances as module
+from geed_onnx.distances import SPAN, Distance, cosines, distances, row_products
+
+KINDS = ("map", "vector", "probability")
+CASES = [(name, kind) for name, entry in distances.items() for kind in entry.kinds]
+every_case = pytest.mark.parametrize(("name", "kind"), CASES)
+every_distance = pytest.mark.parametrize("name", list(distances))
+
+
+def keeping(law: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in CASES if law in distances[n].laws])
+
+
+def draw(kind: str, n: int = 40, seed: int = 0) -> np.ndarray:
+    """Rows of very different size and with zero channels: maps (n, C, H, W), vectors (n, K), probabilities (n, K)."""
+    rng = np.random.default_rng(seed)
+    if kind == "probability":
+        p = rng.dirichlet(np.full(5, 0.4), size=n)
+        p[: n // 4] = np.eye(5)[rng.integers(5, size=n // 4)]  # 0·log 0
+        return p
+    shape = (n, 3, 4, 5) if kind == "map" else (n, 17)
+    x = rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4, size=(n, *[1] * (len(shape) - 1)))
+    x[rng.random(shape[:2]) < 0.15] = 0.0
+    x[: n // 8] = 0.0
+    return x
+
+
+def pairs(kind: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    a, b = draw(kind, seed=seed), draw(kind, seed=seed + 1)
+    b[::5] = a[::5]  # equal rows
+    b[3::7] = a[(np.arange(len(b))[3::7] + 1) % len(a)]
+    return a, b
+
+
+# ---- what every entry declares -------------------------------------------------------------------------------------
+
+
+@every_distance
+def test_declaration(name: str) -> None:
+    entry = distances[name]
+    assert isinstance(entry, Distance)
+    assert entry.name == name
+    assert entry.kinds
+    assert set(entry.kinds) <= set(KINDS)
+    assert entry.laws <= {"symmetric", "metric", "scale-free", "shift-free", "definite"}
+    assert entry.optimum < entry.largest
+    assert entry.about
+    assert math.isfinite(entry.optimum)
+    assert entry.resolution > 0
+
+
+@every_case
+def test_value_is_the_optimum_at_equality(name: str, kind: str) -> None:
+    entry, a = distances[name], draw(kind)
+    assert np.abs(entry(a, a.copy()) - entry.optimum).max() < 1e-12
+    assert np.abs(entry(a.astype(np.float32), a.astype(np.float32)) - entry.optimum).max() < 1e-12
+
+
+@every_case
+def test_values_stay_within_the_bounds(name: str, kind: str) -> None:
+    entry = distances[name]
+    for seed in range(0, 40, 2):
+        a, b = pairs(kind, seed)
+        value = entry(a, b)
+        assert value.shape == (len(a),)
+        assert value.dtype == np.float64
+        assert not np.isnan(value).any()
+        assert (value >= entry.optimum - 1e-12).all()
+        assert (value <= entry.largest + 1e-12).all()
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in CASES if np.isfinite(distances[n].largest)])
+def test_the_largest_value_is_reached(name: str, kind: str) -> None:
+    """It is the least upper bound: opposite features, disjoint distributions."""
+    if kind == "probability" and name != "cosine":
+        a, b = np.eye(3)[:1], np.eye(3)[1:2]
+    else:
+        a = np.tile([1.0, -2.0, 1.0, 0.0], (1, 2, 1))[..., None] if kind == "map" else np.array([[1.0, -2.0, 1.0]])
+        b = -a
+    assert distances[name](a, b)[0] == pytest.approx(distances[name].largest, abs=1e-12)
+
+
+# ---- laws ----------------------------------------------------------------------------------------------------------
+
+
+@keeping("symmetric")
+def test_symmetric(name: str, kind: str) -> None:
+    for seed in range(0, 20, 2):
+        a, b = pairs(kind, seed)
+        assert np.allclose(distances[name](a, b), distances[name](b, a), rtol=1e-13, atol=1e-15)
+
+
+@keeping("metric")
+def test_triangle_inequality(name: str, kind: str) -> None:
+    m = distances[name]
+    for seed in range(0, 60, 3):
+        a, b = pairs(kind, seed)
+        c = draw(kind, seed=seed + 2)
+        for x, y, z in ((a, b, c), (b, c, a), (c, a, b), (a, (a + c) / 2, c)):
+            assert (m(x, z) <= (m(x, y) + m(y, z)) * (1 + 1e-12) + 1e-15).all()
+
+
+@keeping("scale-free")
+def test_scale_free(name: str, kind: str) -> None:
+    rng = np.random.default_rng(3)
+    a, b = pairs(kind)
+    column = (len(a), *[1] * (a.ndim - 1))
+    s, t = (10.0 ** rng.uniform(-4, 4, size=column) for _ in range(2))
+    assert np.allclose(distances[name](s * a, t * b), distances[name](a, b), rtol=0, atol=1e-12)
+
+
+@keeping("shift-free")
+def test_shift_free(name: str, kind: str) -> None:
+    rng = np.random.default_rng(4)
+    # of one size: a channel that is tiny beside its shift is lost to rounding in any arithmetic
+    a, b = rng.standard_normal((2, 20, 3, 4, 5))
+    s, t = rng.uniform(-10, 10, size=(2, *a.shape[:2], 1, 1))
+    assert np.allclose(distances[name](a + s, b + t), distances[name](a, b), rtol=0, atol=1e-12)
+
+
+@keeping("definite")
+def test_definite(name: str, kind: str) -> None:
+    m = distances[name]
+    for seed in range(0, 20, 2):
+        a, b = pairs(kind, seed)
+        differ = (a != b).reshape(len(a), -1).any(axis=1)
+        assert differ.any()
+        assert not differ.all()
+        value = m(a, b)
+        assert (value[differ] > m.optimum).all()
+        assert np.allclose(value[~differ], m.optimum, rtol=0, atol=1e-15)
+    # and for a change of one part in a thousand of one entry
+    near = a.copy()
+    near.reshape(len(a), -1)[:, 0] *= 1.001
+    if kind == "probability":
+        near /= near.sum(axis=1, keepdims=True)
+    moved = np.abs(a - near).reshape(len(a), -1).max(axis=1) > 1e-9 * np.abs(a).reshape(len(a), -1).max(axis=1)
+    assert moved.any()
+    assert (m(a, near)[moved] > m.optimum).all()
+
+
+def lacking(law: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in CASES if law not in distances[n].laws])
+
+
+@lacking("symmetric")
+def test_symmetry_that_is_not_declared_does_not_hold(name: str, kind: str) -> None:
+    a, b = pairs(kind)
+    assert not np.allclose(distances[name](a, b), distances[name](b, a))
+
+
+@lacking("definite")
+def test_definiteness_that_is_not_declared_does_not_hold(name: str, kind: str) -> None:
+    """Some pair of different rows scores the optimum: scaled, or with the same argmax."""
+    a, _ = pairs(kind)
+    other = 2 * a if "scale-free" in distances[name].laws else 0.9 * a + 0.1 * np.eye(5)[a.argmax(axis=1)]
+    differ = (a != other).reshape(len(a), -1).any(axis=1)
+    assert np.isclose(distances[name](a, other)[differ], distances[name].optimum, rtol=0, atol=1e-12).any()
+
+
+# ---- formulas, as loops over floats --------------------------------------------------------------------------------
+
+
+def loop_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    ab = math.fsum(float(x) * float(y) for x, y in zip(a.flat, b.flat, strict=True))
+    aa, bb = (math.fsum(float(x) ** 2 for x in v.flat) for v in (a, b))
+    if aa == 0 and bb == 0:
+        return 1.0
+    return 0.0 if aa == 0 or bb == 0 else ab / math.sqrt(aa) / math.sqrt(bb)
+
+
+def loop_centred(channel: np.ndarray) -> np.ndarray:
+    mean = math.fsum(channel.flat) / channel.size
+    return np.array([float(x) - mean for x in channel.flat])
+
+
+def loop_l2(a: np.ndarray, b: np.ndarray) -> float:
+    return math.sqrt(math.fsum((float(x) - float(y)) ** 2 for x, y in zip(a.flat, b.flat, strict=True)))
+
+
+def loop_relative(a: np.ndarray, b: np.ndarray) -> float:
+    gap, size = loop_l2(a, b), loop_l2(b, np.zeros_like(b))
+    return gap / size if size else (math.inf if gap else 0.0)
+
+
+def loop_kl(p: np.ndarray, q: np.ndarray) -> float:
+    total = 0.0
+    for x, y in zip(p, q, strict=True):
+        if x > 0:
+            total += float(x) * math.log(x / y) if y > 0 else math.inf
+    return total
+
+
+def loop_js(p: np.ndarray, q: np.ndarray) -> float:
+    middle = [(float(x) + float(y)) / 2 for x, y in zip(p, q, strict=True)]
+    return (loop_kl(p, np.array(middle)) + loop_kl(q, np.array(middle))) / 2
+
+
+def loop_tv(p: np.ndarray, q: np.ndarray) -> float:
+    return sum(abs(float(x) - float(y)) for x, y in zip(p, q, strict=True)) / 2
+
+
+LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "l2": loop_l2,
+    "relative-l2": loop_relative,
+    "cosine": lambda a, b: -loop_cosine(a, b),
+    "channelwise-cosine": lambda a, b: -sum(loop_cosine(x, y) for x, y in zip(a, b, strict=True)) / len(a),
+    "channelwise-correlation": lambda a, b: (
+        -sum(loop_cosine(loop_centred(x), loop_centred(y)) for x, y in zip(a, b, strict=True)) / len(a)
+    ),
+    "kl": loop_kl,
+    "jensen-shannon": loop_js,
+    "total-variation": loop_tv,
+    "disagreement": lambda p, q: float(max(range(len(p)), key=lambda i: p[i]) != max(range(len(q)), key=lambda i: q[i])),
+}
+
+
+@pytest.mark.parametrize(("name", "kind"), [(n, k) for n, k in CASES if n in LOOPS])
+def test_formula(name: str, kind: str) -> None:
+    for seed in (0, 2, 4):
+        a, b = pairs(kind, seed)
+        expected = [LOOPS[name](x, y) for x, y in zip(a, b, strict=True)]
+        # relative-l2 of rows a million times apart is large: relative error, and absolute below 1
+        assert np.allclose(distances[name](a, b), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["kl", "jensen-shannon", "total-variation", "disagreement"])
+def test_dense_predictions_are_averaged_over_positions(name: str) -> None:
+    """(B, H, W, classes): classes last, the mean over positions."""
+    rng = np.random.default_rng(5)
+    p, q = rng.dirichlet(np.ones(4), size=(2, 3, 2, 5))
+    expected = [np.mean([LOOPS[name](p[b, i, j], q[b, i, j]) for i in range(2) for j in range(5)]) for b in range(3)]
+    assert np.allclose(distances[name](p, q), expected, rtol=0, atol=1e-12)
+
+
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=1, max_size=12))
+def test_l2_and_cosine_on_any_numbers(entries: list[tuple[float, float]]) -> None:
+    a, b = (np.array([[row[i] for row in entries]]) for i in (0, 1))
+    if all(x == 0 or abs(x) > 1e-100 for v in (a, b) for x in v.flat):
+        assert distances["l2"](a, b)[0] == pytest.approx(loop_l2(a, b), rel=1e-12)
+        assert distances["cosine"](a, b)[0] == pytest.approx(-loop_cosine(a, b), abs=1e-12)
+
+
+# ---- named values --------------------------------------------------------------------------------------------------
+
+
+def test_kl_is_of_the_first_from_the_second() -> None:
+    """Trap: KL(f(gx) ‖ f̂), natural logarithm; the two orders differ."""
+    p, q = np.array([[0.9, 0.1]]), np.array([[0.5, 0.5]])
+    assert distances["kl"](p, q)[0] == pytest.approx(0.9 * math.log(1.8) + 0.1 * math.log(0.2), abs=1e-15)
+    assert distances["kl"](q, p)[0] == pytest.approx(0.5 * math.log(5 / 9) + 0.5 * math.log(5), abs=1e-15)
+    assert distances["kl"](p, q)[0] == pytest.approx(0.3680642, abs=1e-7)
+    assert distances["kl"](q, p)[0] == pytest.approx(0.5108256, abs=1e-7)
+
+
+def test_zero_log_zero_is_zero() -> None:
+    p, q = np.array([[1.0, 0.0, 0.0]]), np.array([[0.5, 0.5, 0.0]])
+    assert distances["kl"](p, q)[0] == pytest.approx(math.log(2), abs=1e-15)
+    assert distances["kl"](q, p)[0] == np.inf  # a class that cannot occur, and does
+    assert distances["kl"](p, p)[0] == 0.0
+    assert distances["jensen-shannon"](p, p)[0] == 0.0
+
+
+def test_jensen_shannon_is_at_most_log_2() -> None:
+    p, q = np.array([[0.3, 0.7, 0.0, 0.0]]), np.array([[0.0, 0.0, 0.6, 0.4]])
+    assert distances["jensen-shannon"](p, q)[0] == pytest.approx(math.log(2), abs=1e-15)
+    assert distances["jensen-shannon"].largest == math.log(2)
+    rng = np.random.default_rng(6)
+    many = rng.dirichlet(np.full(6, 0.05), size=(2, 500))
+    assert distances["jensen-shannon"](*many).max() <= math.log(2) + 1e-15
+
+
+def test_zero_channels() -> None:
+    """DESIGN 4.4: two zero channels are equal (1), one zero channel is unlike anything (0)."""
+    full, empty = np.ones((2, 2)), np.zeros((2, 2))
+    a = np.array([[full, empty, full, empty]])
+    b = np.array([[full, empty, empty, full]])
+    assert distances["channelwise-cosine"](a, b)[0] == -(1 + 1 + 0 + 0) / 4
+    assert distances["cosine"](np.zeros((1, 4)), np.zeros((1, 4)))[0] == -1.0
+    assert distances["cosine"](np.zeros((1, 4)), np.ones((1, 4)))[0] == 0.0
+    assert cosines(np.zeros(2), np.array([0.0, 0.0]), np.array([0.0, 4.0])).tolist() == [1.0, 0.0]
+
+
+def test_constant_channels_are_the_zero_channels_of_a_correlation() -> None:
+    ramp = np.arange(4.0).reshape(2, 2)
+    flat = np.full((2, 2), 0.1)  # whose mean is not 0.1 to the last bit
+    a = np.array([[ramp, flat, ramp, flat]])
+    b = np.array([[5 - 2 * ramp, 1e6 + flat, flat, ramp]])
+    assert distances["channelwise-correlation"](a, b)[0] == pytest.approx(-(-1 + 1 + 0 + 0) / 4, abs=1e-12)
+    big = np.full((1, 1, 29, 29), np.float32(0.1))
+    assert distances["channelwise-correlation"](big, 3 * big)[0] == -1.0
+
+
+def test_relative_l2_of_zero() -> None:
+    zero, one = np.zeros((1, 3)), np.ones((1, 3))
+    assert distances["relative-l2"](zero, zero)[0] == 0.0
+    assert distances["relative-l2"](one, zero)[0] == np.inf
+    assert distances["relative-l2"](zero, one)[0] == 1.0
+    assert distances["relative-l2"](3 * one, one)[0] == pytest.approx(2.0)
+
+
+def test_channelwise_is_not_the_cosine_of_the_whole() -> None:
+    a = np.array([[[[1.0, 0.0]], [[0.0, 100.0]]]])
+    b = np.array([[[[0.0, 1.0]], [[0.0, 100.0]]]])
+    assert distances["channelwise-cosine"](a, b)[0] == -0.5
+    assert distances["cosine"](a, b)[0] < -0.99
+
+
+def test_disagreement_is_the_share_of_positions() -> None:
+    p = np.array([[[0.6, 0.4], [0.3, 0.7], [0.5, 0.5], [0.9, 0.1]]])
+    q = np.array([[[0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.1, 0.9]]])
+    assert distances["disagreement"](p, q)[0] == 0.5
+
+
+# ---- types and accumulation ----------------------------------------------------------------------------------------
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_narrow_types_are_computed_in_float64(name: str, kind: str, dtype: str) -> None:
+    a, b = (x.astype(dtype) for x in pairs(kind))
+    narrow = distances[name](a, b)
+    assert narrow.dtype == np.float64
+    assert np.array_equal(narrow, distances[name](a.astype(np.float64), b.astype(np.float64)))
+    mixed = distances[name](a, b.astype(np.float64))  # f(gx) as it comes, f̂ a float64 mean
+    assert np.array_equal(mixed, narrow)
+
+
+def test_float16_squares_do_not_overflow() -> None:
+    a = np.full((1, 2, 2, 2), 300, dtype=np.float16)
+    for name in ("l2", "relative-l2"):
+        assert distances[name](a, -a)[0] == pytest.approx(LOOPS[name](a[0], -a[0]))
+    assert distances["cosine"](a, a)[0] == pytest.approx(-1.0)
+    assert distances["channelwise-cosine"](a, -a)[0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("name", ["l2", "relative-l2", "cosine", "channelwise-cosine", "channelwise-correlation"])
+def test_sums_are_accumulated_in_float64(name: str) -> None:
+    """200,000 float32 entries of one huge and many small terms: a float32 sum loses them, a loop with fsum does not."""
+    n = 200_000
+    rng = np.random.default_rng(7)
+    a = (1 + 0.1 * rng.standard_normal((1, 1, 1, n))).astype(np.float32)
+    b = (1 + 0.1 * rng.standard_normal((1, 1, 1, n))).astype(np.float32)
+    a[..., 0], b[..., 0] = 5e3, -5e3
+    expected = LOOPS[name](a[0], b[0])
+    assert distances[name](a, b)[0] == pytest.approx(expected, rel=1e-11)
+    if name == "l2":  # the trap is real: this is what float32 makes of it
+        total = np.float32(0)
+        for value in np.square(a - b).ravel()[:5000]:
+            total += value
+        assert abs(float(total) / float(np.square(a.astype(float) - b).ravel()[:5000].sum()) - 1) > 1e-9
+
+
+def test_near_equal_features_are_told_apart() -> None:
+    """Catastrophic in float32: 1 − cos of features that differ by 1e-4 is 5e-9."""
+    rng = np.random.default_rng(8)
+    a = rng.standard_normal((1, 4000))
+    b = a + 1e-4 * rng.standard_normal((1, 4000))
+    exact = 1 - loop_cosine(a, b)
+    assert 1e-9 < exact < 1e-8
+    assert 1 + distances["cosine"](a, b)[0] == pytest.approx(exact, rel=1e-6)
+
+
+# ---- one row alone -------------------------------------------------------------------------------------------------
+
+
+def check_rows_are_independent(m: Distance, a: np.ndarray, b: np.ndarray) -> None:
+    together = m(a, b)
+    order = np.random.default_rng(9).permutation(len(a))
+    assert np.array_equal(m(a[order], b[order]), together[order])
+    for i in range(len(a)):
+        assert m(a[i : i + 1], b[i : i + 1])[0] == together[i]
+    assert np.array_equal(m(a[2:5], b[2:5]), together[2:5])
+    poisoned = a.copy()
+    poisoned[0] = np.nan
+    with np.errstate(invalid="ignore"):
+        assert np.array_equal(m(poisoned, b)[1:], together[1:])
+
+
+@every_case
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_row_does_not_depend_on_the_others(name: str, kind: str, dtype: str) -> None:
+    a, b = (x[:11].astype(dtype) for x in pairs(kind, seed=10))
+    check_rows_are_independent(distances[name], a, b)
+
+
+@every_case
+def test_long_rows_and_small_blocks_do_not_depend_on_the_others(
+    name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(11)
+    if kind == "probability":
+        a, b = (p.astype(np.float32) for p in rng.dirichlet(np.ones(1003), size=(2, 6)))
+    else:
+        shape = (6, 3, 2 * SPAN + 17, 1) if kind == "map" else (6, 2 * SPAN + 17)
+        a, b = rng.standard_normal((2, *shape), dtype=np.float32)
+    together = distances[name](a, b)
+    check_rows_are_independent(distances[name], a, b)
+    monkeypatch.setattr(module, "BLOCK_VALUES", 1)
+    assert np.array_equal(distances[name](a, b), together)
+
+
+@every_case
+def test_the_layout_in_memory_does_not_matter(name: str, kind: str) -> None:
+    """NHWC views and Fortran order are added up like any other: strides depend on the batch."""
+    rng = np.random.default_rng(12)
+    if kind == "map":
+        a, b = (np.moveaxis(x, -1, 1) for x in rng.standard_normal((2, 5, 9, 11, 6), dtype=np.float32))
+    elif kind == "vector":
+        a, b = (np.asfortranarray(x) for x in rng.standard_normal((2, 6, 700), dtype=np.float32))
+    else:
+        a, b = (np.asfortranarray(x) for x in rng.dirichlet(np.ones(700), size=(2, 6)))
+    check_rows_are_independent(distances[name], a, b)
+    assert np.array_equal(distances[name](a, b), distances[name](a.copy(order="C"), b.copy(order="C")))
+
+
+def test_row_products() -> None:
+    rng = np.random.default_rng(13)
+    a, b = rng.standard_normal((2, 4, 2 * SPAN + 3))
+    ab, aa, bb = row_products(a, b)
+    for i in range(4):
+        assert ab[i] == pytest.approx(math.fsum(a[i] * b[i]), rel=1e-12)
+        assert aa[i] == pytest.approx(math.fsum(a[i] ** 2), rel=1e-12)
+        assert bb[i] == pytest.approx(math.fsum(b[i] ** 2), rel=1e-12)
+    assert [len(v) for v in row_products(np.zeros((0, 3)), np.zeros((0, 3)))] == [0, 0, 0]

@@ -1,0 +1,543 @@
+"""Tables merge as sets, M is a double loop, intervals are the jackknife done the slow way, calibration is anchored."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from geed_onnx import estimators
+from geed_onnx.errors import MeasureError, UnknownName
+from geed_onnx.estimators import (
+    Change,
+    Deviations,
+    Normaliser,
+    Spread,
+    Tables,
+    calibrated,
+    interval,
+    merge,
+    normalisers,
+    spread,
+    value_of,
+)
+
+# ---- tables merge as sets ------------------------------------------------------------------------------------------
+
+#: What image i deviates by, for a group of order 3: shards of one measurement agree on it.
+TRUTH = np.random.default_rng(0).standard_normal((12, 3))
+
+
+def shard(images: list[int]) -> Deviations:
+    return Deviations.of([f"image-{i}" for i in images], TRUTH[images].reshape(-1, 3))
+
+
+shards = st.lists(st.integers(0, 11), unique=True).map(shard)
+
+
+@given(shards, shards, shards)
+def test_merge_is_a_commutative_idempotent_monoid(a: Deviations, b: Deviations, c: Deviations) -> None:
+    empty = Deviations.empty(3)
+    assert merge(a, b) == merge(b, a)
+    assert merge(merge(a, b), c) == merge(a, merge(b, c))
+    assert merge(a, empty) == merge(empty, a) == a
+    assert merge(a, a) == a
+    assert merge(merge(a, b), b) == merge(a, b)
+    assert merge(a, b).ids == tuple(sorted({*a.ids, *b.ids}))
+    assert len(merge(a, b)) == len({*a.ids, *b.ids})
+
+
+def test_equality_is_of_ids_and_values() -> None:
+    a = shard([0, 1])
+    assert a == shard([1, 0])
+    assert a != shard([0, 2])
+    assert a != Deviations(a.ids, a.values + 1e-9)
+    assert a != "a table"
+
+
+@given(st.permutations(range(12)), st.integers(1, 11))
+def test_statistics_do_not_depend_on_order_or_shards_to_the_last_bit(order: list[int], cut: int) -> None:
+    whole = shard(list(range(12)))
+    pieces = merge(shard(order[cut:]), shard(order[:cut]))
+    assert pieces == whole
+    assert pieces.mean == whole.mean
+    assert np.array_equal(pieces.per_image, whole.per_image)
+    assert np.array_equal(pieces.per_element, whole.per_element)
+    rows = [merge(Deviations.empty(3), shard([i])) for i in order]
+    one_by_one = Deviations.empty(3)
+    for row in rows:
+        one_by_one = merge(one_by_one, row)
+    assert one_by_one == whole
+
+
+def test_means_are_over_elements_then_images() -> None:
+    table = Deviations.of(["b", "a"], np.array([[1.0, 2.0, 6.0], [0.0, 1.0, 2.0]]))
+    assert table.ids == ("a", "b")
+    assert table.per_image.tolist() == [1.0, 3.0]
+    assert table.per_element.tolist() == [0.5, 1.5, 4.0]
+    assert table.mean == 2.0
+
+
+def test_conflicting_rows_are_refused() -> None:
+    a = shard([0, 1])
+    other = Deviations.of(["image-1"], TRUTH[[2]])
+    with pytest.raises(MeasureError, match="image 'image-1' occurs twice with different deviations; ids must be unique"):
+        merge(a, other)
+    with pytest.raises(MeasureError, match="image 'x' occurs twice"):
+        Deviations.of(["x", "x"], TRUTH[:2])
+    assert len(Deviations.of(["x", "x"], TRUTH[[0, 0]])) == 1
+    with pytest.raises(MeasureError, match="groups of order 3 and 4 do not merge"):
+        merge(a, Deviations.empty(4))
+
+
+def test_the_same_nan_is_no_conflict() -> None:
+    row = np.array([[0.0, np.nan]])
+    assert len(merge(Deviations.of(["x"], row), Deviations.of(["x"], row.copy()))) == 1
+
+
+# ---- M -------------------------------------------------------------------------------------------------------------
+
+
+def loop_pair(kind: str, x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x.astype(float).ravel(), y.astype(float).ravel()
+    if kind == "l2":
+        return math.sqrt(math.fsum((p - q) ** 2 for p, q in zip(x, y, strict=True)))
+    sizes = [math.sqrt(math.fsum(p * p for p in v)) for v in (x, y)]
+    if sizes == [0.0, 0.0]:
+        return 1.0
+    return 0.0 if 0.0 in sizes else math.fsum(p * q for p, q in zip(x, y, strict=True)) / (sizes[0] * sizes[1])
+
+
+def loop_spread(kind: str, features: dict[str, np.ndarray]) -> float:
+    values = [loop_pair(kind, features[a], features[b]) for a, b in itertools.combinations(sorted(features), 2)]
+    return math.fsum(values) / len(values)
+
+
+def points(n: int, shape: tuple[int, ...], seed: int = 0, dtype: str = "float32") -> dict[str, np.ndarray]:
+    x = np.random.default_rng(seed).standard_normal((n, *shape)).astype(dtype) + np.asarray(0.5, dtype)
+    return {f"image-{i:03}": row for i, row in enumerate(x)}
+
+
+@pytest.mark.parametrize("kind", ["l2", "cosine"])
+@pytest.mark.parametrize(("n", "shape"), [(2, (1,)), (3, (4,)), (9, (2, 3, 4)), (20, (65,))])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_spread_is_the_mean_over_pairs(kind: str, n: int, shape: tuple[int, ...], dtype: str) -> None:
+    features = points(n, shape, dtype=dtype)
+    found = spread(features, kind)
+    assert found.value == pytest.approx(loop_spread(kind, features), rel=1e-12, abs=1e-14)
+    assert found.ids == tuple(sorted(features))
+    for i, name in enumerate(found.ids):
+        others = [loop_pair(kind, features[name], features[other]) for other in features if other != name]
+        assert found.row_sums[i] == pytest.approx(math.fsum(others), rel=1e-11, abs=1e-12)
+    norms = [float((v.astype(float) ** 2).sum()) for v in features.values()]
+    assert found.scale == pytest.approx(math.sqrt(sum(norms) / n), rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["l2", "cosine"])
+def test_spread_of_features_longer_than_a_span(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = points(4, (estimators.SPAN + 37,))
+    assert spread(features, kind).value == pytest.approx(loop_spread(kind, features), rel=1e-12)
+    small = points(5, (41,))
+    whole = spread(small, kind).value
+    for span in (1, 7, 40, 41, 42):
+        monkeypatch.setattr(estimators, "SPAN", span)
+        assert spread(small, kind).value == pytest.approx(whole, rel=1e-13)
+
+
+def test_zero_vectors_in_a_spread() -> None:
+    features = {"a": np.zeros(3), "b": np.zeros(3), "c": np.array([1.0, 2.0, 2.0]), "d": np.array([2.0, 4.0, 4.0])}
+    # pairs: ab 1, ac ad bc bd 0, cd 1
+    assert spread(features, "cosine").value == pytest.approx(2 / 6, abs=1e-15)
+    assert spread(features, "l2").value == pytest.approx((0 + 3 + 6 + 3 + 6 + 3) / 6, abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["l2", "cosine"])
+def test_spread_does_not_depend_on_order_to_the_last_bit(kind: str) -> None:
+    features = points(17, (50,))
+    whole = spread(features, kind)
+    for seed in range(5):
+        names = np.random.default_rng(seed).permutation(list(features))
+        again = spread({str(n): features[str(n)] for n in names}, kind)
+        assert again.value == whole.value
+        assert np.array_equal(again.row_sums, whole.row_sums)
+
+
+@pytest.mark.parametrize("kind", ["l2", "cosine"])
+def test_spread_without_each_is_the_spread_of_the_rest(kind: str) -> None:
+    features = points(7, (6,))
+    without = spread(features, kind).without_each()
+    for i, name in enumerate(sorted(features)):
+        rest = {k: v for k, v in features.items() if k != name}
+        assert without[i] == pytest.approx(loop_spread(kind, rest), rel=1e-12)
+
+
+def test_one_point_has_no_spread() -> None:
+    for features in ({}, points(1, (3,))):
+        found = spread(features, "l2")
+        assert math.isnan(found.value)
+        assert all(normalisers[n].problem(found) for n in normalisers if normalisers[n].spread)
+
+
+# ---- normalisers ---------------------------------------------------------------------------------------------------
+
+
+def made(value: float, scale: float = 1.0) -> Spread:
+    return Spread(value, ("a", "b"), np.array([value, value]), scale)
+
+
+def test_normalisers_are_what_they_say() -> None:
+    assert normalisers["none"].apply(-0.7, 3.0) == -0.7
+    assert normalisers["spread-l2"].apply(3.0, 2.0) == 1.5
+    assert normalisers["spread-cosine"].apply(-0.8, 0.5) == -1.6  # the paper's −c/M
+    assert normalisers["spread-cosine-bounded"].apply(-0.8, 0.5) == pytest.approx((1 - 0.8) / (1 - 0.5))
+
+
+@pytest.mark.parametrize("name", list(normalisers))
+def test_every_normaliser_is_vectorised_and_finds_no_fault_in_an_ordinary_spread(name: str) -> None:
+    entry: Normaliser = normalisers[name]
+    e, m = np.array([-0.9, -0.5, 0.1]), np.array([0.2, 0.4, 0.6])
+    assert np.allclose(entry.apply(e, m), [entry.apply(x, y) for x, y in zip(e, m, strict=True)])
+    assert entry.problem(made(0.5)) is None
+    assert entry.spread in (None, "l2", "cosine")
+    assert entry.about
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "scale", "says"),
+    [
+        ("spread-l2", 0.0, 0.0, "the spread M is 0, zero beside features of norm 0"),
+        ("spread-l2", 0.0, 4.0, "the spread M is 0, zero beside features of norm 4: all images have the same features"),
+        ("spread-l2", 1e-6, 10.0, "zero beside features of norm 10"),
+        ("spread-cosine", 0.0, 1.0, "mean cosine similarity M is 0: −c/M has no meaning; use latent-cosine-bounded"),
+        ("spread-cosine", -1e-10, 1.0, "has no meaning"),
+        ("spread-cosine-bounded", 1.0, 1.0, "M is 1: all images have features of the same direction"),
+        ("spread-cosine-bounded", 1 - 1e-13, 1.0, "same direction"),
+    ],
+)
+def test_an_m_that_gives_no_value_has_a_reason(name: str, value: float, scale: float, says: str) -> None:
+    """Trap: M near 0."""
+    assert says in str(normalisers[name].problem(made(value, scale)))
+
+
+def test_constant_features_have_a_reason_for_every_normaliser_they_spoil() -> None:
+    constant = {f"{i}": np.full(300, 0.1, dtype=np.float32) for i in range(6)}
+    assert "all images have the same features" in str(normalisers["spread-l2"].problem(spread(constant, "l2")))
+    assert "same direction" in str(normalisers["spread-cosine-bounded"].problem(spread(constant, "cosine")))
+    scaled = {k: v * (i + 1) for i, (k, v) in enumerate(constant.items())}
+    assert normalisers["spread-l2"].problem(spread(scaled, "l2")) is None
+    assert "same direction" in str(normalisers["spread-cosine-bounded"].problem(spread(scaled, "cosine")))
+    opposed = {"a": np.array([1.0, 0.0]), "b": np.array([0.0, 1.0])}
+    assert "has no meaning" in str(normalisers["spread-cosine"].problem(spread(opposed, "cosine")))
+
+
+def test_a_negative_m_is_a_value_of_the_papers_form() -> None:
+    assert normalisers["spread-cosine"].problem(made(-0.4)) is None
+
+
+def test_unknown_normaliser() -> None:
+    with pytest.raises(UnknownName, match="unknown normaliser 'spread-l1': did you mean 'spread-l2'"):
+        normalisers["spread-l1"]
+
+
+# ---- intervals -----------------------------------------------------------------------------------------------------
+
+
+def table_of(per_image: np.ndarray, order: int = 4, prefix: str = "image") -> Deviations:
+    """A table whose image means are `per_image`, with different elements."""
+    rows = np.asarray(per_image)[:, None] + np.linspace(-1, 1, order) * 1e-3
+    return Deviations.of([f"{prefix}-{i:03}" for i in range(len(per_image))], rows)
+
+
+def plain(sample: Deviations, optimum: float = 0.0, **parts: object) -> Tables:
+    return replace(Tables(sample, normalisers["none"], optimum, np.inf), **parts)  # type: ignore[arg-type]
+
+
+def test_the_jackknife_of_a_mean_is_the_standard_error() -> None:
+    x = np.random.default_rng(1).gamma(2.0, size=30)
+    change = Change(float(x.mean()), ((x - x.mean()) / (len(x) - 1),))
+    assert change.variance == pytest.approx(x.var(ddof=1) / len(x))
+    assert change.degrees == pytest.approx(len(x) - 1)
+    found = estimators._change(plain(table_of(x)), lambda e, m, floor, null: e)
+    assert found.value == pytest.approx(x.mean())
+    assert np.allclose(np.concatenate(found.blocks), change.blocks[0])
+
+
+def leave_one_out(sample: dict[str, float], features: dict[str, np.ndarray], kind: str, name: str) -> list[list[float]]:
+    """Changes of the value when each image is left out, recomputed from scratch; those of the sample, then the rest."""
+
+    def value(without: str | None) -> float:
+        kept = [v for k, v in sorted(sample.items()) if k != without]
+        e = sum(kept) / len(kept)
+        m = loop_spread(kind, {k: v for k, v in features.items() if k != without})
+        return {"spread-l2": e / m, "spread-cosine": e / m, "spread-cosine-bounded": (1 + e) / (1 - m)}[name]
+
+    whole = value(None)
+    return [
+        [whole - value(k) for k in sorted(sample)],
+        [whole - value(k) for k in sorted(set(features) - set(sample))],
+    ]
+
+
+@pytest.mark.parametrize("name", ["spread-l2", "spread-cosine", "spread-cosine-bounded"])
+@pytest.mark.parametrize("shift", [0, 4, 20])
+def test_the_interval_of_a_normalised_value_carries_the_uncertainty_of_m(name: str, shift: int) -> None:
+    """The jackknife against leave-one-out recomputation, with a spread sample that overlaps the other, or does not."""
+    rng = np.random.default_rng(2)
+    scores = rng.gamma(3.0, 0.2, size=9) if name == "spread-l2" else rng.uniform(-1, -0.5, size=9)
+    sample = {f"image-{i:03}": float(v) for i, v in enumerate(scores)}
+    features = {f"image-{i + shift:03}": v for i, v in enumerate(points(12, (5,)).values())}
+    kind = str(normalisers[name].spread)
+    m = spread(features, kind)
+    tables = Tables(
+        Deviations.of(list(sample), np.array(list(sample.values()))[:, None]),
+        normalisers[name],
+        0.0 if kind == "l2" else -1.0,
+        np.inf,
+        spread=m,
+    )
+    blocks = leave_one_out(sample, features, kind, name)
+    found = estimators._change(
+        tables, lambda e, m, floor, null: tables.normaliser.apply(e, m), with_reference=False
+    )
+    assert found.value == pytest.approx(tables.normalised(scores.mean()))
+    expected = [np.array(b) for b in blocks if b]
+    assert len(found.blocks) == len(expected)
+    for u, v in zip(found.blocks, expected, strict=True):
+        assert np.allclose(u, v, rtol=1e-9, atol=1e-12)
+    variance = sum((len(u) - 1) / len(u) * float((u**2).sum()) for u in expected)
+    assert found.variance == pytest.approx(variance)
+    estimate = value_of(tables, 0.95)
+    assert estimate.low is not None
+    assert estimate.high is not None
+    assert estimate.low < estimate.value < estimate.high
+    # an interval that took M as known would be another
+    alone = interval(replace(found, blocks=(np.array([(s - scores.mean()) / 8 for s in scores]) / m.value,)), 0.95, 9)
+    assert (alone.low, alone.high) != (estimate.low, estimate.high)
+
+
+@pytest.mark.parametrize("reference_size", [2, 5])
+@pytest.mark.parametrize("with_floor", [True, False])
+@pytest.mark.parametrize("order", [4, 8])
+def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bool, order: int) -> None:
+    """Leaving out an image takes every pair of a broken orbit in which it stands, and its own row of the floor."""
+    rng = np.random.default_rng(3)
+    n, k = 11, reference_size
+    ids = [f"image-{i:03}" for i in range(n)]
+    values = rng.gamma(2.0, 0.1, size=(n, order))
+    reference = tuple(str(i) for i in rng.permutation(ids)[:k])  # the sample's order is not the order of the ids
+    floors = rng.uniform(0.0, 0.05, size=(k, order))
+    nulls = rng.uniform(0.8, 1.2, size=(k, order))
+    tables = plain(
+        Deviations.of(ids, values),
+        floor=Deviations.of(reference, floors) if with_floor else None,
+        null=Deviations.of(reference, nulls),
+        reference=reference,
+    )
+
+    def value(without: str | None) -> float:
+        e = np.mean([values[i].mean() for i in range(n) if ids[i] != without])
+        floor = np.mean([floors[i].mean() for i in range(k) if reference[i] != without]) if with_floor else 0.0
+        kept = [
+            nulls[i, g]
+            for i in range(k)
+            for g in range(order)
+            if reference[i] != without and reference[(i + g) % k] != without
+        ]
+        return float((e - floor) / (np.mean(kept) - floor))
+
+    found = calibrated(tables, 0.95, 1e-6).estimate
+    assert found is not None
+    assert found.value == pytest.approx(value(None), rel=1e-12)
+    inside = np.array([value(None) - value(i) for i in sorted(reference)])
+    outside = np.array([value(None) - value(i) for i in ids if i not in reference])
+    expected = interval(Change(value(None), (inside, outside)), 0.95, n)
+    assert found.low == pytest.approx(expected.low, rel=1e-9)
+    assert found.high == pytest.approx(expected.high, rel=1e-9)
+
+
+@pytest.mark.parametrize("optimum", [0.0, -1.0, -3.2])
+def test_a_perfect_model_gets_v_v(optimum: float) -> None:
+    """Trap: never NaN."""
+    found = value_of(plain(Deviations.of(list("abcd"), np.full((4, 8), optimum)), optimum), 0.95)
+    assert (found.low, found.value, found.high) == (optimum, optimum, optimum)
+    exact = Tables(Deviations.of(list("abcd"), np.zeros((4, 8))), normalisers["spread-l2"], 0.0, np.inf)
+    found = value_of(replace(exact, spread=spread(points(6, (3,)), "l2")), 0.95)
+    assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_one_image_tells_nothing_of_uncertainty() -> None:
+    found = value_of(plain(table_of(np.array([0.3]))), 0.95)
+    assert found.value == pytest.approx(0.3)
+    assert (found.low, found.high, found.method, found.n) == (None, None, "none: one image", 1)
+
+
+@given(
+    st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=2, max_size=30),
+    st.sampled_from([0.5, 0.9, 0.95, 0.99]),
+)
+def test_an_interval_holds_its_value_and_keeps_the_bounds(scores: list[float], level: float) -> None:
+    tables = replace(plain(table_of(np.array(scores), order=1)), largest=1e6 + 1.0, optimum=-1.0)
+    found = value_of(tables, level)
+    assert found.low is not None
+    assert found.high is not None
+    assert tables.optimum <= found.low <= found.value <= found.high <= tables.largest
+    assert (found.level, found.n) == (level, len(scores))
+
+
+def test_a_higher_level_is_wider() -> None:
+    tables = plain(table_of(np.random.default_rng(4).gamma(1.5, size=20)))
+    widths = [f.high - f.low for f in (value_of(tables, level) for level in (0.5, 0.8, 0.95, 0.99))]  # type: ignore[operator]
+    assert widths == sorted(widths)
+    assert widths[0] > 0
+
+
+def test_an_interval_leans_to_the_long_tail() -> None:
+    """Hall's correction: the longer arm lies on the side of the tail, and turning the sample over turns it over."""
+    x = np.random.default_rng(5).gamma(0.5, size=40)
+    right, left = value_of(plain(table_of(x), -1e9), 0.95), value_of(plain(table_of(-x), -1e9), 0.95)
+    assert right.high - right.value > right.value - right.low  # type: ignore[operator]
+    assert left.low == pytest.approx(-right.high)  # type: ignore[operator]
+    assert left.high == pytest.approx(-right.low)  # type: ignore[operator]
+    even = np.concatenate([x, -x])
+    both = value_of(plain(table_of(even), -1e9), 0.95)
+    from scipy import stats
+
+    arm = stats.t.ppf(0.975, len(even) - 1) * even.std(ddof=1) / math.sqrt(len(even))
+    assert both.high - both.value == pytest.approx(arm)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_hard_bounds_are_those_of_the_distance(bounded: bool) -> None:
+    scores = np.array([-1.0, -1.0, -1.0, -1.0, -0.2])
+    found = value_of(plain(table_of(scores, order=1), -1.0 if bounded else -9.0), 0.99)
+    assert (found.low == -1.0) == bounded
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_coverage_on_a_normal_sample(level: float) -> None:
+    rng = np.random.default_rng(6)
+    hits, repeats, n = 0, 600, 25
+    for x in rng.normal(2.0, 1.0, size=(repeats, n)):
+        found = interval(Change(float(x.mean()), ((x - x.mean()) / (n - 1),)), level, n)
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 2.0 <= found.high
+    # three standard errors of a coverage counted on 600 samples
+    assert abs(hits / repeats - level) < 3 * math.sqrt(level * (1 - level) / repeats)
+
+
+def test_estimates_do_not_depend_on_order_to_the_last_bit() -> None:
+    rng = np.random.default_rng(7)
+    values, features = rng.gamma(2.0, size=(10, 4)), points(14, (5,))
+    ids = [f"image-{i:03}" for i in range(10)]
+    reference = tuple(ids[:4])
+    nulls = rng.uniform(8, 9, size=(4, 4))
+
+    def estimates(order: np.ndarray) -> tuple[object, object]:
+        names = [list(features)[i] for i in rng.permutation(14)]
+        tables = Tables(
+            Deviations.of([ids[i] for i in order], values[order]),
+            normalisers["spread-l2"],
+            0.0,
+            np.inf,
+            spread=spread({k: features[k] for k in names}, "l2"),
+            null=Deviations.of(reference, nulls),
+            reference=reference,
+        )
+        return value_of(tables, 0.95), calibrated(tables, 0.95, 1e-6)
+
+    first = estimates(np.arange(10))
+    assert all(estimates(rng.permutation(10)) == first for _ in range(5))
+
+
+# ---- calibration ---------------------------------------------------------------------------------------------------
+
+
+def calibrated_at(share: float, name: str = "none", level: float = 0.95) -> estimators.Calibration:
+    """Tables whose value lies at `share` of the way from floor to null."""
+    rng = np.random.default_rng(8)
+    noise = rng.uniform(-0.01, 0.01, size=(6, 8))
+    floor, null = -0.95 + noise, -0.3 + noise
+    ids = [f"image-{i}" for i in range(6)]
+    m = spread(points(6, (4,)), "cosine") if normalisers[name].spread else None
+    tables = Tables(
+        Deviations.of(ids, (1 - share) * floor + share * null),
+        normalisers[name],
+        -1.0,
+        1.0,
+        spread=m,
+        floor=Deviations.of(ids, floor),
+        null=Deviations.of(ids, null),
+        reference=tuple(ids),
+    )
+    return calibrated(tables, level, 1e-6)
+
+
+@pytest.mark.parametrize("name", ["none", "spread-cosine", "spread-cosine-bounded"])
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0, 1.5, -0.1])
+def test_calibrated_is_0_at_the_floor_and_1_at_the_null(name: str, share: float) -> None:
+    found = calibrated_at(share, name)
+    assert found.reason is None
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx(share, abs=1e-12)
+    assert found.estimate.low <= found.estimate.value <= found.estimate.high  # type: ignore[operator]
+
+
+def test_without_a_floor_the_optimum_stands_for_it() -> None:
+    ids = ["a", "b", "c"]
+    null = Deviations.of(ids, np.array([[0.5, 0.7], [0.6, 0.6], [0.55, 0.65]]))
+    perfect = plain(Deviations.of(ids, np.zeros((3, 2))), null=null, reference=tuple(ids))
+    found = calibrated(perfect, 0.95, 1e-6)
+    assert found.estimate is not None
+    assert (found.estimate.low, found.estimate.value, found.estimate.high) == (0.0, 0.0, 0.0)
+    half = calibrated(replace(perfect, sample=Deviations.of(ids, np.full((3, 2), 0.3))), 0.95, 1e-6)
+    assert half.estimate is not None
+    assert half.estimate.value == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("null", "why"),
+    [
+        (np.full((4, 4), 1e-7), "below the resolution"),
+        (np.zeros((4, 4)), "no difference at all"),
+        (np.full((4, 4), -0.1), "null below floor"),
+        (np.array([[0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 0, 0], [0, -6, 0, 0]], dtype=float), "noise"),
+    ],
+)
+def test_an_insensitive_network_is_not_calibrated(null: np.ndarray, why: str) -> None:
+    ids = list("abcd")
+    tables = plain(
+        Deviations.of(ids, np.full((4, 4), 1e-8)), null=Deviations.of(ids, null), reference=tuple(ids)
+    )
+    found = calibrated(tables, 0.95, 1e-6)
+    assert found.estimate is None, why
+    assert str(found.reason).startswith("not calibrated: null − floor is ")
+    assert "not told from 0: the network hardly tells one image from another" in str(found.reason)
+
+
+@pytest.mark.parametrize("reference", [(), ("a",)])
+def test_a_null_needs_two_images(reference: tuple[str, ...]) -> None:
+    null = Deviations.of(reference, np.ones((len(reference), 4)))
+    sample = Deviations.of(["a", "b"], np.full((2, 4), 0.5))
+    for tables in (plain(sample), plain(sample, null=null, reference=reference)):
+        found = calibrated(tables, 0.95, 1e-6)
+        assert found.estimate is None
+        assert "at least two reference images (--reference-samples)" in str(found.reason)
+
+
+def test_reference_levels_follow_the_reference_order_not_the_ids() -> None:
+    """Row i of a broken orbit takes element g from image i + g of the sample's order."""
+    null = Deviations.of(["a", "b", "c"], np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+    place = {"a": 0, "b": 1, "c": 2, "d": 3}
+    tables = plain(Deviations.of(list("abcd"), np.zeros((4, 2))), null=null, reference=("c", "a", "b"))
+    mean, without = estimators._reference_means(null, tables, place, own_row=False)
+    assert mean == 3.5
+    # c: [5, 6 from a], a: [1, 2 from b], b: [3, 4 from c]
+    assert without.tolist() == [np.mean([5, 3, 4]), np.mean([5, 6, 1]), np.mean([1, 2, 3]), 3.5]
+    mean, without = estimators._reference_means(null, tables, place, own_row=True)
+    assert without.tolist() == [4.5, 3.5, 2.5, 3.5]
