@@ -369,7 +369,9 @@ def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
     if tables.null is None or len(tables.reference) < 2:
         return Calibration(None, "not calibrated: a null needs at least two reference images (--reference-samples)")
     apply = tables.normaliser.apply
-    gap = _change(tables, lambda e, m, floor, null: apply(null, m) - apply(floor, m))
+    # a negative M (centred features) turns the scale over, which says nothing of sensitivity
+    way = -1.0 if apply(1.0, tables.m) < apply(0.0, tables.m) else 1.0
+    gap = _change(tables, lambda e, m, floor, null: way * (apply(null, m) - apply(floor, m)))
     # the floor of perfect resampling is the optimum itself; 'told from 0' is judged on the reference images
     error = math.sqrt(gap.variance)
     t = float(stats.t.ppf(0.5 + level / 2, max(gap.degrees, 1.0)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from geed_onnx.errors import UnknownName, UsageError
 
@@ -58,6 +58,13 @@ class Registry(Mapping[str, T], Generic[T]):
             return self._entries[name]
         except KeyError:
             raise UnknownName(self.noun, name, self._entries) from None
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the entry, or `default` for an unknown name (Mapping's own waits for a KeyError)."""
+        try:
+            return self[name]
+        except UnknownName:
+            return default
 
     def __contains__(self, name: object) -> bool:
         self._scan()

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from geed_onnx.errors import DataError, UsageError
+from geed_onnx.errors import DataError, GeedError, UsageError
 
 SCHEMA = "geed-result/1"
 
@@ -155,17 +155,23 @@ def writable(path: str | os.PathLike[str]) -> Path:
 def write_results(path: str | os.PathLike[str], results: Iterable[Result]) -> None:
     """Write JSON Lines whole or not at all: to a temporary file beside it, fsynced, then renamed over."""
     target = writable(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise UsageError(f"cannot write results to {os.fspath(path)!r}: {error.strerror}") from None
+    try:
+        # a path that is no UTF-8 holds lone surrogates: escaped, they are JSON and read back as they were
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             for result in results:
                 file.write(result.to_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise GeedError(f"cannot write results to {os.fspath(path)!r}: {error.strerror}") from None
         raise
 
 

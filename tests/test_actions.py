@@ -24,6 +24,7 @@ from geed_onnx.actions import (
     output_action,
     permutation_action,
     turn_matrix,
+    within_disc,
 )
 from geed_onnx.errors import ActionError, GeedError, UnknownName, UsageError
 from geed_onnx.groups import Group, groups, parse_group
@@ -64,7 +65,10 @@ def bound_cases() -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 INPUTS = bound_cases()
-OUTPUTS = {f"{spec} of {name} on {shape}": (spec, name, shape) for spec, name, shape in [*sum(SPECS.values(), []), *JOINT]}
+OUTPUTS = {
+    f"{spec} of {name} on {shape}": (spec, name, shape)
+    for spec, name, shape in [*itertools.chain(*SPECS.values()), *JOINT]
+}
 EVERY = [*INPUTS, *OUTPUTS]
 every_action = pytest.mark.parametrize("case", EVERY)
 
@@ -205,9 +209,7 @@ def test_every_element_is_linear(case: str) -> None:
 
 @every_action
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_an_image_is_moved_alike_whatever_comes_with_it(
-    case: str, dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_is_moved_alike_whatever_comes_with_it(case: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     action = action_of(case)
     x = sample(action, n=5, dtype=dtype)
     before = x.copy()
@@ -329,12 +331,8 @@ def test_turns_are_what_grid_sample_does(name: str, size: int) -> None:
     runtime = pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper
 
-    node = helper.make_node(
-        "GridSample", ["x", "grid"], ["y"], mode="linear", padding_mode="zeros", align_corners=0
-    )
-    ports = [
-        helper.make_tensor_value_info(port, TensorProto.FLOAT, [None] * 4) for port in ("x", "grid", "y")
-    ]
+    node = helper.make_node("GridSample", ["x", "grid"], ["y"], mode="linear", padding_mode="zeros", align_corners=0)
+    ports = [helper.make_tensor_value_info(port, TensorProto.FLOAT, [None] * 4) for port in ("x", "grid", "y")]
     graph = helper.make_graph([node], "turn", ports[:2], ports[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     session = runtime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -433,7 +431,21 @@ def test_images_and_axes_that_do_not_fit() -> None:
         output_action("pixels", parse_group("C4"), (16,))
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 5, 5), (1, 5, 5), (2, 1, 5, 4)])
+@every_action
+def test_an_action_by_channel_acts_on_any_slice_of_channels(case: str) -> None:
+    action = action_of(case)
+    x = sample(action)
+    if action.by_channel:
+        for g in action.group.elements:
+            for part in (slice(0, 1), slice(action.shape[0] // 2, None)):
+                assert np.array_equal(action(g, x[:, part]), action(g, x)[:, part])
+    else:  # it mixes channels: some element does not keep a channel on its own
+        alone = x.copy()
+        alone[:, 1:] = 0
+        assert any(action(g, alone)[:, 1:].any() for g in action.group.elements)
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (2, 1, 5, 4), (2, 5, 4), (2, 3, 5, 5, 5)])
 def test_arrays_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     action = input_action(parse_group("C4"), (3, 5, 5))
     with pytest.raises(ActionError, match=r"bound to arrays \(B, 3, 5, 5\), but got \("):
@@ -506,7 +518,12 @@ def test_permutations_act_exactly_where_they_satisfy_the_relations(name: str, da
         ("permute:3:1,0", "C4", ActionError, "axis 3 is none of this tensor's"),
         ("permute:-1:1,0", "C4", ActionError, "axis -1 is none of this tensor's"),
         ("roll:3:1", "C4", ActionError, "axis 3 is none of this tensor's"),
-        ("permute:1:1,0", "C4", ActionError, r"expected a permutation of 0\.\.3 \(axis 1 holds 4 entries\), got 2 entr"),
+        (
+            "permute:1:1,0",
+            "C4",
+            ActionError,
+            r"expected a permutation of 0\.\.3 \(axis 1 holds 4 entries\), got 2 entr",
+        ),
         ("permute:1:0,0,1,2", "C4", ActionError, r"expected a permutation of 0\.\.3 .*: 0,0,1,2"),
         ("permute:1:1,2,3,4", "C4", ActionError, "expected a permutation"),
         ("permute:1:-1,0,1,2", "C4", ActionError, "expected a permutation"),
@@ -609,3 +626,56 @@ def test_no_mask_changes_nothing_and_a_mask_is_zero_outside() -> None:
     assert inside.dtype == x.dtype
     assert np.array_equal(inside[..., disc(6, 6)], x[..., disc(6, 6)])
     assert not inside[..., ~disc(6, 6)].any()
+
+
+# ---- actions within the disc ---------------------------------------------------------------------------------------
+
+WITHIN = [(n, s) for n in ("C4", "C8", "D4", "D8", "C12", "flip", "C8xS2@channel") for s in (1, 2, 3, 5, 6)]
+
+
+@pytest.mark.parametrize(("name", "size"), WITHIN)
+def test_within_the_disc_nothing_is_smeared_over_the_rim(name: str, size: int) -> None:
+    inner = input_action(parse_group(name), (2, size, size))
+    action = within_disc(inner, True)
+    x = masked(sample(inner, dtype="float32"), True)
+    seen = dict(action.orbit(x))
+    assert sorted(seen) == list(action.group.elements)
+    for g, moved in seen.items():
+        assert np.array_equal(moved, masked(inner(g, x), True))
+        assert np.array_equal(moved, action(g, x))
+        assert not moved[..., ~disc(size, size)].any()
+        assert all(np.array_equal(action(g, x[i : i + 1])[0], moved[i]) for i in range(len(x)))
+    assert np.array_equal(action(0, x), x)
+    assert (action.group, action.shape, action.name) == (inner.group, inner.shape, inner.name)
+    assert (action.resampled_by, action.by_channel) == (inner.resampled_by, inner.by_channel)
+
+
+@pytest.mark.parametrize(("name", "size"), WITHIN)
+def test_kernel_and_law_defect_within_the_disc(name: str, size: int) -> None:
+    action = within_disc(input_action(parse_group(name), (2, size, size)), True)
+    group, inside = action.group, np.broadcast_to(disc(size, size), (2, size, size))
+    units = np.eye(inside.size)[inside.ravel()].reshape(-1, *inside.shape)
+    still = tuple(g for g in group.elements if np.array_equal(action(g, units), units))
+    assert action.kernel == still
+    noise = np.random.default_rng(0).standard_normal((1, *inside.shape)) * inside
+    worst = 0.0
+    for g, h in itertools.product(group.elements, repeat=2):
+        direct = action(group.product(g, h), noise)
+        error = np.linalg.norm(action(g, action(h, noise)) - direct)
+        worst = max(worst, error / np.linalg.norm(direct))
+    if exact(action):
+        assert action.law_defect == worst == 0
+    else:
+        assert action.law_defect == pytest.approx(worst, rel=1e-9)
+        assert action.law_defect > 0.01
+
+
+def test_a_mask_is_only_for_grids_that_keep_it() -> None:
+    pixels = input_action(parse_group("C4"), (2, 5, 5))
+    vector = output_action("trivial", parse_group("C4"), (5,))
+    assert within_disc(pixels, False) is pixels
+    assert within_disc(vector, True) is vector
+    with pytest.raises(
+        ActionError, match="element 1 of T2 moves the disc of the mask on a 6×6 grid: leave the mask out"
+    ):
+        within_disc(input_action(parse_group("T2"), (1, 6, 6)), True)

@@ -223,7 +223,9 @@ LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "kl": loop_kl,
     "jensen-shannon": loop_js,
     "total-variation": loop_tv,
-    "disagreement": lambda p, q: float(max(range(len(p)), key=lambda i: p[i]) != max(range(len(q)), key=lambda i: q[i])),
+    "disagreement": lambda p, q: float(
+        max(range(len(p)), key=lambda i: p[i]) != max(range(len(q)), key=lambda i: q[i])
+    ),
 }
 
 
@@ -299,8 +301,11 @@ def test_constant_channels_are_the_zero_channels_of_a_correlation() -> None:
     a = np.array([[ramp, flat, ramp, flat]])
     b = np.array([[5 - 2 * ramp, 1e6 + flat, flat, ramp]])
     assert distances["channelwise-correlation"](a, b)[0] == pytest.approx(-(-1 + 1 + 0 + 0) / 4, abs=1e-12)
-    big = np.full((1, 1, 29, 29), np.float32(0.1))
-    assert distances["channelwise-correlation"](big, 3 * big)[0] == -1.0
+    # a constant whose mean is not itself leaves rounding behind, which must not count as a direction
+    big = np.full((1, 1, 29, 29), 0.1)
+    assert (big - big.mean() != 0).all()
+    assert distances["channelwise-correlation"](big, np.zeros_like(big))[0] == -1.0
+    assert distances["channelwise-correlation"](big, np.ones_like(big))[0] == -1.0
 
 
 def test_relative_l2_of_zero() -> None:
@@ -371,6 +376,24 @@ def test_near_equal_features_are_told_apart() -> None:
     exact = 1 - loop_cosine(a, b)
     assert 1e-9 < exact < 1e-8
     assert 1 + distances["cosine"](a, b)[0] == pytest.approx(exact, rel=1e-6)
+
+
+# ---- a slice of channels at a time -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n, entry in distances.items() if entry.per_channel])
+def test_a_mean_over_channels_is_the_mean_of_each(name: str) -> None:
+    entry = distances[name]
+    assert entry.per_channel is not None
+    assert entry.kinds == ("map",)
+    a, b = pairs("map")
+    each = entry.per_channel(a, b)
+    assert each.shape == a.shape[:2]
+    assert np.array_equal(each.mean(axis=1), entry(a, b))
+    for part in (slice(0, 1), slice(1, 3)):
+        assert np.array_equal(entry.per_channel(a[:, part], b[:, part]), each[:, part])
+    for i in range(a.shape[1]):
+        assert np.allclose(each[:, i], [LOOPS[name](x[[i]], y[[i]]) for x, y in zip(a, b, strict=True)], atol=1e-12)
 
 
 # ---- one row alone -------------------------------------------------------------------------------------------------

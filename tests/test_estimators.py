@@ -86,7 +86,9 @@ def test_means_are_over_elements_then_images() -> None:
 def test_conflicting_rows_are_refused() -> None:
     a = shard([0, 1])
     other = Deviations.of(["image-1"], TRUTH[[2]])
-    with pytest.raises(MeasureError, match="image 'image-1' occurs twice with different deviations; ids must be unique"):
+    with pytest.raises(
+        MeasureError, match="image 'image-1' occurs twice with different deviations; ids must be unique"
+    ):
         merge(a, other)
     with pytest.raises(MeasureError, match="image 'x' occurs twice"):
         Deviations.of(["x", "x"], TRUTH[:2])
@@ -301,9 +303,7 @@ def test_the_interval_of_a_normalised_value_carries_the_uncertainty_of_m(name: s
         spread=m,
     )
     blocks = leave_one_out(sample, features, kind, name)
-    found = estimators._change(
-        tables, lambda e, m, floor, null: tables.normaliser.apply(e, m), with_reference=False
-    )
+    found = estimators._change(tables, lambda e, m, floor, null: tables.normaliser.apply(e, m), with_reference=False)
     assert found.value == pytest.approx(tables.normalised(scores.mean()))
     expected = [np.array(b) for b in blocks if b]
     assert len(found.blocks) == len(expected)
@@ -331,7 +331,7 @@ def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bo
     values = rng.gamma(2.0, 0.1, size=(n, order))
     reference = tuple(str(i) for i in rng.permutation(ids)[:k])  # the sample's order is not the order of the ids
     floors = rng.uniform(0.0, 0.05, size=(k, order))
-    nulls = rng.uniform(0.8, 1.2, size=(k, order))
+    nulls = rng.uniform(0.97, 1.03, size=(k, order))
     tables = plain(
         Deviations.of(ids, values),
         floor=Deviations.of(reference, floors) if with_floor else None,
@@ -458,13 +458,16 @@ def test_estimates_do_not_depend_on_order_to_the_last_bit() -> None:
 # ---- calibration ---------------------------------------------------------------------------------------------------
 
 
-def calibrated_at(share: float, name: str = "none", level: float = 0.95) -> estimators.Calibration:
+def calibrated_at(
+    share: float, name: str = "none", level: float = 0.95, features: dict[str, np.ndarray] | None = None
+) -> estimators.Calibration:
     """Tables whose value lies at `share` of the way from floor to null."""
     rng = np.random.default_rng(8)
     noise = rng.uniform(-0.01, 0.01, size=(6, 8))
     floor, null = -0.95 + noise, -0.3 + noise
     ids = [f"image-{i}" for i in range(6)]
-    m = spread(points(6, (4,)), "cosine") if normalisers[name].spread else None
+    alike = features or {k: v + 0.5 for k, v in points(6, (400,)).items()}  # M is about one half
+    m = spread(alike, "cosine") if normalisers[name].spread else None
     tables = Tables(
         Deviations.of(ids, (1 - share) * floor + share * null),
         normalisers[name],
@@ -486,6 +489,18 @@ def test_calibrated_is_0_at_the_floor_and_1_at_the_null(name: str, share: float)
     assert found.estimate is not None
     assert found.estimate.value == pytest.approx(share, abs=1e-12)
     assert found.estimate.low <= found.estimate.value <= found.estimate.high  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["spread-cosine", "spread-cosine-bounded"])
+def test_centred_features_are_calibrated_all_the_same(name: str) -> None:
+    """M < 0 turns −c/M over, but neither the ratio nor the network's sensitivity."""
+    angles = np.arange(6) * 2 * np.pi / 6 + np.array([0.0, 0.1, 0.0, -0.1, 0.05, 0.0])
+    centred = {f"image-{i}": np.array([np.cos(a), np.sin(a)]) for i, a in enumerate(angles)}
+    assert spread(centred, "cosine").value < -0.1
+    found = calibrated_at(0.25, name, features=centred)
+    assert found.reason is None
+    assert found.estimate is not None
+    assert found.estimate.value == pytest.approx(0.25)
 
 
 def test_without_a_floor_the_optimum_stands_for_it() -> None:
@@ -511,9 +526,7 @@ def test_without_a_floor_the_optimum_stands_for_it() -> None:
 )
 def test_an_insensitive_network_is_not_calibrated(null: np.ndarray, why: str) -> None:
     ids = list("abcd")
-    tables = plain(
-        Deviations.of(ids, np.full((4, 4), 1e-8)), null=Deviations.of(ids, null), reference=tuple(ids)
-    )
+    tables = plain(Deviations.of(ids, np.full((4, 4), 1e-8)), null=Deviations.of(ids, null), reference=tuple(ids))
     found = calibrated(tables, 0.95, 1e-6)
     assert found.estimate is None, why
     assert str(found.reason).startswith("not calibrated: null − floor is ")

@@ -195,6 +195,11 @@ def test_symmetric_groups_multiply_as_permutations_act(n: int) -> None:
         assert np.array_equal(y[list(perms[h])][list(perms[g])], y[list(perms[group.product(g, h)])])
 
 
+def test_a_flip_is_a_reflection_and_flip_ud_its_half_turn() -> None:
+    assert parse_group("flip").motions[1] == (Motion(mirror=True),)
+    assert parse_group("flip-ud").motions[1] == (Motion(turn=Fraction(1, 2), mirror=True),)
+
+
 def test_symmetric_group_axes() -> None:
     assert [parse_group(f"S2@{a}").motions[1][0].axis for a in ("channel", "height", "width", "4")] == [1, 2, 3, 4]
     assert [parse_group(f"S2@{a}").name for a in ("1", "2", "3", "7")] == [
@@ -317,6 +322,8 @@ def test_a_product_multiplies_factor_by_factor(name: str) -> None:
         ("T4x1xflip-ud", "do not commute"),
         ("T3xC2", "do not commute"),
         ("T3x1xC8", "do not commute"),
+        ("T1x3xflip", "do not commute"),
+        ("T3x1xflip-ud", "do not commute"),
         ("S3@channelxS3@channel", "do not commute"),
         ("S3@channelxS2@channel", "do not commute"),
         ("S3@heightxC4", "do not commute"),
@@ -332,7 +339,18 @@ def test_products_that_are_none_are_refused(name: str, says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["C4xC4", "flipxC2", "D2xC2", "T2xC2", "T3x1xflip", "S3@channelxD4", "S3@channelxS2@height", "C1xD8"]
+    "name",
+    [
+        "C4xC4",
+        "flipxC2",
+        "D2xC2",
+        "T2xC2",
+        "T3x1xflip",
+        "T1x3xflip-ud",
+        "S3@channelxD4",
+        "S3@channelxS2@height",
+        "C1xD8",
+    ],
 )
 def test_products_that_are_groups_are_accepted(name: str) -> None:
     group = parse_group(name)

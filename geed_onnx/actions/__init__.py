@@ -50,12 +50,14 @@ actions: Registry[Factory] = Registry("actions", "action")
 
 @actions.registers("trivial")
 def _trivial(group: Group, shape: tuple[int, ...], text: str) -> Action:
+    """Nothing moves: invariance."""
     _nothing_after("trivial", text)
     return TrivialAction(group, shape)
 
 
 @actions.registers("pixels")
 def _pixels(group: Group, shape: tuple[int, ...], text: str) -> Action:
+    """The grid of a map moves as the image does."""
     _nothing_after("pixels", text)
     if len(shape) != 3:
         raise ActionError(
@@ -67,6 +69,7 @@ def _pixels(group: Group, shape: tuple[int, ...], text: str) -> Action:
 
 @actions.registers("permute")
 def _permute(group: Group, shape: tuple[int, ...], text: str) -> Action:
+    """permute:AXIS:i,j,k,…: (ρ(g) y)[c] = y[perm[c]] along an axis, for each generator (D<n>: rotation; reflection)."""
     axis, _, rest = text.partition(":")
     try:
         number = int(axis)
@@ -81,6 +84,7 @@ def _permute(group: Group, shape: tuple[int, ...], text: str) -> Action:
 
 @actions.registers("roll")
 def _roll(group: Group, shape: tuple[int, ...], text: str) -> Action:
+    """roll:AXIS:STEPS: an axis is rolled, by STEPS for each generator."""
     axis, _, rest = text.partition(":")
     try:
         number, steps = int(axis), [int(part) for part in rest.split(";")]

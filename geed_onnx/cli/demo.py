@@ -32,9 +32,11 @@ def shipped_folder() -> Path:
     raise DataError("the shipped models are not in this installation; install the wheel, or run from a checkout")
 
 
-@main.command()
-@click.option("--group", default="C8", show_default=True, metavar="G")
-@click.option("--samples", type=click.IntRange(2, 300), default=50, show_default=True)
+@main.command(short_help="Measure the shipped models on the shipped images.")
+@click.option("--group", default="C8", show_default=True, metavar="G", help="As measure takes it.")
+@click.option(
+    "--samples", type=click.IntRange(2, 300), metavar="N", default=50, show_default=True, help="Images drawn."
+)
 @click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
 def demo(group: str, samples: int, as_json: bool) -> None:
     """Measure the shipped digits network and its untrained twin, and say what the numbers tell.

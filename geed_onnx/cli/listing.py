@@ -6,7 +6,7 @@ import json
 
 import click
 
-from geed_onnx.cli.main import main
+from geed_onnx.cli.main import main, one_of
 
 TOPICS = ("groups", "variants", "distances", "actions", "normalisers", "sources", "sessions", "providers")
 
@@ -51,10 +51,12 @@ def entries(topic: str) -> list[tuple[str, str]]:
 
 
 @main.command("list")
-@click.argument("topic", type=click.Choice(TOPICS))
+@click.argument("topic", callback=one_of(*TOPICS), metavar="TOPIC")
 @click.option("--json", "as_json", is_flag=True, help="One entry a line as JSON.")
 def list_(topic: str, as_json: bool) -> None:
     """List what can be named: groups, variants, distances, …
+
+    TOPIC is groups, variants, distances, actions, normalisers, sources, sessions or providers.
 
     \b
     geed-onnx list groups

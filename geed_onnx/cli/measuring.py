@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -10,7 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geed_onnx.cli.main import complain, constants_of, image_options, input_options, main, pair, samples_of, warn
+from geed_onnx.cli.main import (
+    EXIT_CODES,
+    complain,
+    constants_of,
+    image_options,
+    input_options,
+    main,
+    one_of,
+    pair,
+    pairs,
+    samples_of,
+    say,
+    stop_talking,
+    warn,
+)
 from geed_onnx.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +35,7 @@ if TYPE_CHECKING:
 CROSSED = 3
 
 
-@main.command()
+@main.command(short_help="Measure a model's taps: every variant, with interval, floor and null.", epilog=EXIT_CODES)
 @click.argument("model", type=click.Path())
 @click.option(
     "--data", required=True, metavar="SRC", help="FILE.npz|npy|parquet|arrow|csv, a folder, or hf:NAME[:SPLIT]."
@@ -36,20 +51,50 @@ CROSSED = 3
     show_default=True,
     help="Images drawn with the seed, or all.",
 )
-@click.option("--spread-samples", type=click.IntRange(2), metavar="N", help="Points for M.  [default: up to 200]")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option(
-    "--act", "acts", multiple=True, metavar="TAP=ACTION", help="trivial, pixels, permute:AXIS:…, roll:AXIS:STEPS."
+    "--spread-samples", type=click.IntRange(2), metavar="N", help="Images for the spread M.  [default: up to 200]"
+)
+@click.option(
+    "--seed", type=click.IntRange(0), metavar="S", default=0, show_default=True, help="Of the draw of images."
+)
+@click.option(
+    "--act",
+    "acts",
+    multiple=True,
+    metavar="TAP=ACTION",
+    help="What the group does to a tap: trivial, pixels, permute:AXIS:i,j,…, roll:AXIS:STEPS.",
 )
 @click.option("--no-declared-action", is_flag=True, help="Measure naively where the file declares channel actions.")
 @click.option("--floor", is_flag=True, help="Measure the floor of invariance variants, by extra passes.")
 @click.option(
-    "--reference-samples", type=click.IntRange(0), default=16, show_default=True, help="Images for floor and null."
+    "--reference-samples",
+    type=click.IntRange(0),
+    metavar="N",
+    default=16,
+    show_default=True,
+    help="Images for floor and null.",
 )
-@click.option("--mask", type=click.Choice(["disc"]), help="Zero outside the inscribed disc, at input and maps alike.")
+@click.option(
+    "--mask",
+    callback=one_of("disc"),
+    metavar="disc",
+    help="Zero outside the inscribed disc, at input and maps alike.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Rows of one forward pass.  [default: fitting]")
-@click.option("--level", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.95, show_default=True)
-@click.option("--fail-above", multiple=True, metavar="V=X", help="Exit with 3 if a value of V lies above X.")
+@click.option(
+    "--level",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    default=0.95,
+    show_default=True,
+    help="Of the intervals.",
+)
+@click.option(
+    "--fail-above",
+    multiple=True,
+    metavar="V=X",
+    help="Exit with 3 if a value of variant V lies above X, its whole interval considered.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
 @click.option("-o", "--output", metavar="FILE.jsonl", type=click.Path(), help="Write the Results there too.")
 @input_options
@@ -64,23 +109,25 @@ def measure(model: str, data: str, group: str, **options: Any) -> None:
     """
     from geed_onnx.results import writable, write_results
 
-    limits = dict(limit(text) for text in options.pop("fail_above"))
     output, as_json = options.pop("output"), options.pop("as_json")
-    if output:
+    limits = limits_of(options.pop("fail_above"), options["variants"])
+    if output is not None:
         writable(output)
     arguments = measure_arguments(options)
-    for name in limits:
-        known_variant(name)
     with progress_bar() as bar:
         from geed_onnx.engine import measure as measure_model
 
         results = measure_model(model, data, group, progress=bar, notify=warn, **arguments)
-    if output:
-        write_results(output, results)
-    show(results, as_json=as_json)
+    try:
+        if output is not None:
+            write_results(output, results)
+    finally:
+        # a full disk takes the file, not what was measured
+        with until_closed():
+            show(results, as_json=as_json)
     crossed = above(results, limits)
     for line in crossed:
-        click.echo("crossed: " + line, err=True)
+        say("crossed", line)
     if crossed:
         sys.exit(CROSSED)
 
@@ -91,7 +138,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
     return {
         "taps": list(options["taps"]) or None,
         "variants": list(options["variants"]) or None,
-        "actions": dict(pair(text, "--act") for text in options["acts"]),
+        "actions": pairs(options["acts"], "--act", "TAP=ACTION"),
         "declared_action": not options["no_declared_action"],
         "samples": options["samples"],
         "spread_samples": options["spread_samples"],
@@ -114,20 +161,37 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def limit(text: str) -> tuple[str, float]:
-    """Return (variant, threshold) of a `--fail-above V=X`."""
-    name, value = pair(text, "--fail-above")
-    try:
-        return name, float(value)
-    except ValueError:
-        raise UsageError(f"--fail-above {text!r}: expected VARIANT=NUMBER, got {value!r} as the number") from None
+def limits_of(texts: Sequence[str], chosen: Sequence[str]) -> dict[str, float]:
+    """Return {variant: threshold} of `--fail-above V=X`.
 
-
-def known_variant(name: str) -> None:
-    """Raise UnknownName unless a variant of that name can be measured."""
+    Raises
+    ------
+    UsageError
+        If a limit is malformed, given twice, or for a variant that is not among those `chosen` with --variant.
+    """
+    from geed_onnx.engine.plan import PAPER
     from geed_onnx.variants import parse_variant
 
-    parse_variant(name)
+    measured = [parse_variant(name).name for name in chosen or PAPER] if texts else []
+    limits: dict[str, float] = {}
+    for text in texts:
+        written, value = pair(text, "--fail-above", "VARIANT=NUMBER")
+        name = parse_variant(written).name
+        try:
+            most = float(value)
+        except ValueError:
+            most = math.nan
+        if math.isnan(most):  # nothing is above NaN: it would pass every model
+            raise UsageError(f"--fail-above {text!r}: expected VARIANT=NUMBER, got {value!r} as the number")
+        if name in limits:
+            raise UsageError(f"--fail-above {text!r}: {name} has a limit already; give one")
+        if name not in measured:
+            raise UsageError(
+                f"--fail-above {text!r}: that variant is not measured ({', '.join(measured)} are);"
+                f" add --variant {written}"
+            )
+        limits[name] = most
+    return limits
 
 
 def above(results: Sequence[Result], limits: dict[str, float]) -> list[str]:
@@ -141,11 +205,17 @@ def above(results: Sequence[Result], limits: dict[str, float]) -> list[str]:
     UsageError
         If no tap was measured in a variant that has a limit.
     """
+    from geed_onnx.variants import parse_variant
+
     lines = []
     for name, most in limits.items():
         measured = [r for r in results if r.variant == name]
         if not measured:
-            raise UsageError(f"--fail-above {name}={most:g}: no tap was measured in that variant")
+            kind = parse_variant(name).kind
+            raise UsageError(
+                f"--fail-above {name}={most:g}: none of the taps is a {kind}, so nothing was held against it; name one"
+                f" with --tap NAME:{kind}"
+            )
         for r in measured:
             least = r.value if r.low is None else r.low
             if least is None:
@@ -164,6 +234,15 @@ def show(results: Sequence[Result], *, as_json: bool) -> None:
             click.echo(result.to_json())
     else:
         print_results(results)
+
+
+@contextmanager
+def until_closed() -> Iterator[None]:
+    """Go on where the reader of stdout went away: thresholds are still held against the results."""
+    try:
+        yield
+    except BrokenPipeError:
+        stop_talking()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geed_onnx.cli.main import constants_of, input_options, main
+from geed_onnx.cli.main import constants_of, input_options, main, warn
 from geed_onnx.errors import GeedError, UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def described(tap: Tap) -> dict[str, Any]:
     }
 
 
-@main.command()
+@main.command(short_help="List what can be tapped in a model, the default choice marked.")
 @click.argument("model", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One tap a line as JSON.")
 @click.option("--input", "input_name", metavar="NAME", help="The input the group acts on.")
@@ -62,9 +62,12 @@ def taps(model: str, as_json: bool, input_name: str | None, size: str | None) ->
     \b
     geed-onnx taps model.onnx
     """
-    from geed_onnx.taps import list_taps
+    from geed_onnx.taps import declaration_problems, list_taps
 
-    found = list_taps(sized_graph(model, input_name, size), input=input_name)
+    graph = sized_graph(model, input_name, size)
+    found = list_taps(graph, input=input_name)
+    for problem in declaration_problems(graph):
+        warn(problem)
     if as_json:
         for tap in found:
             click.echo(json.dumps(described(tap), ensure_ascii=False))
@@ -90,7 +93,7 @@ def taps(model: str, as_json: bool, input_name: str | None, size: str | None) ->
 
 @main.command()
 @click.argument("model", type=click.Path())
-@click.option("-o", "--output", required=True, metavar="OUT", type=click.Path())
+@click.option("-o", "--output", required=True, metavar="OUT", type=click.Path(), help="The file to write.")
 @click.option(
     "--tap", "specs", multiple=True, required=True, metavar="NAME[:KIND]", help="A tensor, a module path or a glob."
 )
@@ -132,6 +135,7 @@ def doctor(model: str, size: str | None, as_json: bool, **options: Any) -> None:
         layout=options["layout"],
         provider=options["provider"],
         threads=options["threads"],
+        tf32=options["tf32"],
         constants=constants_of(options["constants"]),
     )
     for finding in findings:

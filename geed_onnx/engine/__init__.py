@@ -9,7 +9,7 @@ The journey of the data, which `measure` reads like::
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -150,7 +150,9 @@ def measure(
 
 def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify | None = None) -> list[Measured]:
     """Measure what `make_plan` settled; the deviations come with the results."""
-    workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # the next forward passes run meanwhile, on all cores; more threads here would only fight for the interpreter
+    workers = max(1, cores // 2)
     extra = [i for i in plan.spread_indices if i not in set(plan.indices)]
     runner = Runner(plan, progress, len(plan.indices) * plan.group.order + len(extra))
     prints, warnings = Fingerprint(), list[str]()
@@ -162,7 +164,7 @@ def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify
             if plan.settings.floor:
                 _floors(plan, runner, tally)
             facts = plan.session.facts
-            notes = tuple(dict.fromkeys([*warnings, *runner.notes, *facts.notes, *_skipped(plan)]))
+            notes = tuple(dict.fromkeys([*plan.notes, *warnings, *runner.notes, *facts.notes, *_skipped(plan)]))
             for note in notes:
                 if notify is not None:
                     notify(note)
@@ -181,26 +183,18 @@ def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify
 
 def _sample(plan: Plan, runner: Runner, tally: Tally, prints: Fingerprint, warnings: list[str]) -> int:
     """Run the orbits of the sample; returns the number of images."""
-    at_once = [1]
-
-    def sizes() -> Iterator[int]:
-        while True:
-            yield at_once[0]
-
-    count = 0
-    for batch in batches(plan, plan.indices, sizes()):
+    count, at_once = 0, [1]
+    for batch, outputs in runner.ahead(batches(plan, plan.indices, at_once)):
         for name, raw in zip(batch.ids, batch.raw, strict=True):
             prints.add(name, raw)
         if count == 0:
             given = plan.feed.model_input(batch.x)
             warnings.extend(plausible(given, plan.feed.preprocessing, plan.metadata))
-        outputs = runner.orbits(batch)
-        if count == 0:
             tally.bind(outputs)
             at_once[0] = runner.orbits_at_once(outputs)
         tally.add(batch, outputs)
         count += len(batch.ids)
-        del outputs  # before the next pass allocates its own
+        outputs.clear()  # before the next pass allocates its own
     if count == 0:
         raise DataError(f"{plan.source.uri}: no image could be read")
     tally.finish_reference()
@@ -211,13 +205,7 @@ def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...]) 
     """Run the spread points outside the sample, un-transformed."""
     if not indices:
         return
-    size = runner.rows or 32
-
-    def sizes() -> Iterator[int]:
-        while True:
-            yield min(size, runner.rows or size)
-
-    for batch in batches(plan, indices, sizes()):
+    for batch in batches(plan, indices, [runner.rows or 32]):
         tally.add_points(batch.ids, runner.run(batch.x))
 
 

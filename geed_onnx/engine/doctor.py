@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from geed_onnx.errors import GeedError
 from geed_onnx.sessions import RuntimeOptions, Session, available_providers, open_session
+from geed_onnx.sources import declared_input, preprocessing_for
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Graph, Port, Tap
@@ -38,6 +39,7 @@ def examine(
     layout: str | None = None,
     provider: str = "auto",
     threads: int | None = None,
+    tf32: bool = False,
     constants: Mapping[str, Array] | None = None,
 ) -> list[Finding]:
     """Return the findings about a file; one with the verdict `error` means it cannot be measured as it is."""
@@ -53,18 +55,22 @@ def examine(
     findings += _centre(graph, port)
     taps = choose_taps(graph, input=port.name)
     findings += _taps(taps)
-    options = RuntimeOptions(provider, threads, layout=layout, constants=constants or {})
+    options = RuntimeOptions(provider, threads, tf32, layout=layout, constants=constants or {})
     findings += _running(graph, port, taps, options)
     return findings
 
 
 def _file(graph: Graph) -> Iterator[Finding]:
+    from geed_onnx.taps import declaration_problems
+
     size = graph.path.stat().st_size if graph.path.exists() else 0
     weights = f", {len(graph.external)} file(s) of external weights" if graph.external else ""
     producer = graph.producer or "an unnamed producer"
     yield Finding("file", "ok", f"{producer}, opset {graph.opset}, IR {graph.ir}, {size:,} bytes{weights}")
     declared = [k for k in graph.metadata if k.startswith("geed.")]
     yield Finding("metadata", "ok" if declared else "note", ", ".join(declared) or "no geed.* metadata (not needed)")
+    for problem in declaration_problems(graph):
+        yield Finding("metadata", "warning", problem)
 
 
 def _installation() -> Iterator[Finding]:
@@ -100,9 +106,19 @@ def _input(graph: Graph, port: Port, layout: str | None) -> Iterator[Finding]:
     else:
         yield Finding("layout", "note", "no image: only groups on an axis (S<n>@<axis>) can act on it")
     if "geed.input" in graph.metadata:
-        yield Finding("range", "ok", f"declared in geed.input: {graph.metadata['geed.input'][:200]}")
+        try:
+            declared_input(graph.metadata)
+        except GeedError as error:
+            yield Finding("range", "error", str(error))
+        else:
+            yield Finding("range", "ok", f"declared in geed.input: {graph.metadata['geed.input'][:200]}")
     elif (graph.path.parent / "preprocessor_config.json").is_file():
-        yield Finding("range", "ok", "declared in preprocessor_config.json beside the file")
+        try:
+            _follow_config(graph, port, layout)
+        except GeedError as error:
+            yield Finding("range", "error", str(error))
+        else:
+            yield Finding("range", "ok", "declared in preprocessor_config.json beside the file")
     else:
         yield Finding(
             "range",
@@ -114,6 +130,24 @@ def _input(graph: Graph, port: Port, layout: str | None) -> Iterator[Finding]:
     if others:
         names = ", ".join(f"{p.name} {p.dtype}{list(p.shape)}" for p in others)
         yield Finding("inputs", "note", f"the group acts on {port.name!r}; give the others with --constant: {names}")
+
+
+def _follow_config(graph: Graph, port: Port, layout: str | None) -> None:
+    """Read the preprocessor_config.json beside the file as a measurement would; raises what that would raise."""
+    known = layout or port.layout
+    if len(port.shape) != 4 or known is None:
+        return
+    channel = 3 if known == "NHWC" else 1
+    # any size will do where the file leaves it open
+    sides = (d if isinstance(d, int) else None if i in (0, channel) else 224 for i, d in enumerate(port.shape))
+    preprocessing_for(
+        input_shape=tuple(sides),
+        input_layout=known,
+        input_dtype=port.dtype,
+        metadata=graph.metadata,
+        model_folder=graph.path.parent,
+        flags={},
+    )
 
 
 def _centre(graph: Graph, port: Port) -> Iterator[Finding]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,6 @@ from geed_onnx.engine.plan import Plan, Progress
 from geed_onnx.errors import OutOfMemory
 
 Array = npt.NDArray[Any]
-T = TypeVar("T")
 
 #: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
 MICRO_BATCH_BYTES = 24 << 20
@@ -46,6 +46,21 @@ class Runner:
         orbit = orbit_of(self._plan.acting, batch.x)
         flat = self.run(orbit.reshape(-1, *batch.x.shape[1:]))
         return {name: y.reshape(len(batch.x), -1, *y.shape[1:]) for name, y in flat.items()}
+
+    def ahead(self, source: Iterator[Batch]) -> Iterator[tuple[Batch, dict[str, Array]]]:
+        """Yield each batch with its orbits' outputs, the next one being read and run meanwhile (after the first)."""
+
+        def following() -> tuple[Batch, dict[str, Array]] | None:
+            batch = next(source, None)
+            return None if batch is None else (batch, self.orbits(batch))
+
+        done = following()
+        with ThreadPoolExecutor(1, thread_name_prefix="forward") as forward:
+            while done is not None:
+                # the first is looked at alone: it says how many orbits the next ones may hold
+                running = forward.submit(following) if self.done > self._plan.group.order else None
+                yield done
+                done = following() if running is None else running.result()
 
     def run(self, x: Array) -> dict[str, Array]:
         """Return {tap: (rows, …)} for rows `(rows, *shape)` that the group acted on."""
@@ -82,12 +97,9 @@ class Runner:
         return orbits
 
 
-def batches(plan: Plan, indices: tuple[int, ...], sizes: Iterable[int]) -> Iterator[Batch]:
-    """Yield the images of `indices` in batches whose sizes are asked for one at a time (the first orbit is a probe)."""
+def batches(plan: Plan, indices: tuple[int, ...], at_once: Sequence[int]) -> Iterator[Batch]:
+    """Yield the images of `indices` in batches of `at_once[0]`, which may change on the way (the first is a probe)."""
     images = plan.images(indices)
-    for size in sizes:
-        chunk = list(islice(images, max(1, size)))
-        if not chunk:
-            return
+    while chunk := list(islice(images, max(1, at_once[0]))):
         numbers, ids, raw, x = zip(*chunk, strict=True)
         yield Batch(numbers, ids, raw, np.stack(x))

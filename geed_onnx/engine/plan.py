@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -121,6 +120,8 @@ class Plan:
     settings: Settings
     metadata: Mapping[str, str] = field(default_factory=dict)
     skip_bad: bool = False
+    notes: tuple[str, ...] = ()
+    """what of the file's own declarations was left aside"""
 
     def images(self, indices: Sequence[int]) -> Iterator[tuple[int, str, Array, Array]]:
         """Yield (index, id, raw array, array the group acts on), one at a time."""
@@ -233,7 +234,7 @@ class FileModel:
 
 
 def prepare_file(
-    path: str | os.PathLike[str],
+    graph: Graph,
     source: Source,
     *,
     input: str | None,
@@ -244,7 +245,6 @@ def prepare_file(
     """Read the file at the size of the data, and settle how the data become its input."""
     from geed_onnx.taps import image_input, read_graph
 
-    graph = read_graph(os.fspath(path))
     port = image_input(graph, input)
     declared_layout, layout = layout, layout or port.layout
     given = {k: v for k, v in flags.items() if v is not None}
@@ -265,14 +265,14 @@ def prepare_file(
             input_layout=layout,
             input_dtype=port.dtype,
             metadata=graph.metadata,
-            model_folder=Path(path).parent,
+            model_folder=graph.path.parent,
             flags={**given, "layout": declared_layout},
         )
         feed = Feed(how, how.layout, port.dtype, mask)
     first = feed.prepare(raw)
     concrete = feed.model_input(first[None]).shape
     if any(not isinstance(d, int) for d in port.shape[1:]):
-        graph = read_graph(os.fspath(path), sizes={port.name: concrete})
+        graph = read_graph(graph.path, sizes={port.name: concrete})
         port = image_input(graph, port.name)
     return FileModel(graph, port, feed, first.shape), source
 
@@ -390,13 +390,16 @@ def make_plan(
     """Settle all that can be settled before the forward passes; whatever is wrong with the request shows here."""
     group = parse_group(group) if isinstance(group, str) else group
     if isinstance(model, (str, os.PathLike)):
-        _readable_first(model)
+        from geed_onnx.taps import read_graph
+
+        # before the data, because the model is named first
+        graph = read_graph(os.fspath(model))
         if isinstance(data, (str, os.PathLike)):
             data = open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
         source = open_data(data)
-        file, source = prepare_file(model, source, input=input, layout=layout, flags=preprocessing, mask=settings.mask)
+        file, source = prepare_file(graph, source, input=input, layout=layout, flags=preprocessing, mask=settings.mask)
         from geed_onnx.sessions import open_session
-        from geed_onnx.taps import choose_taps, file_sha256, resolve_taps
+        from geed_onnx.taps import choose_taps, declaration_problems, file_sha256, resolve_taps
 
         name = file.port.name
         chosen = resolve_taps(file.graph, taps, input=name) if taps else choose_taps(file.graph, input=name)
@@ -410,7 +413,7 @@ def make_plan(
         picked = chosen_variants(variants, targets)
         session: Session = open_session(file.graph, chosen, file.port, runtime)
         facts = {"path": os.fspath(model), "sha256": file_sha256(file.graph), "producer": file.graph.producer}
-        feed, metadata = file.feed, file.graph.metadata
+        feed, metadata, notes = file.feed, file.graph.metadata, declaration_problems(file.graph)
     else:
         if not hasattr(model, "run"):
             if not callable(model):
@@ -433,7 +436,8 @@ def make_plan(
             raise OutOfMemory(f"not even one row fits into memory ({error})") from error
         targets = callable_targets(outputs, taps)
         picked = chosen_variants(variants, targets)
-        session, facts, metadata = model, {"path": None, "sha256": None, "producer": model.facts.provider}, {}
+        session, metadata, notes = model, {}, ()
+        facts = {"path": None, "sha256": None, "producer": model.facts.provider}
     indices, spread = draw_indices(source, settings)
     return Plan(
         session=session,
@@ -451,6 +455,7 @@ def make_plan(
         settings=settings,
         metadata=metadata,
         skip_bad=skip_bad,
+        notes=notes,
     )
 
 
@@ -458,13 +463,6 @@ def _wants_spread(picked: Sequence[Variant], targets: Sequence[Target]) -> bool:
     """Say whether any tap is measured against M: otherwise no pass is spent on its points."""
     kinds = {t.kind for t in targets}
     return any(v.scale.spread and v.kind in kinds for v in picked)
-
-
-def _readable_first(model: str | os.PathLike[str]) -> None:
-    """Complain of the model before the data: it is named first."""
-    from geed_onnx.taps import read_graph
-
-    read_graph(os.fspath(model))
 
 
 Progress = Callable[[int, int], None]

@@ -138,8 +138,9 @@ class Tally:
         jobs, ids = [], batch.ids
         spread_ids = frozenset(name for i, name in zip(batch.indices, ids, strict=True) if i in self._spread)
         fresh = max(0, min(self._wanted - len(self.reference_ids), len(ids)))
-        for gathered in self._gathered.values():
-            y = self._understood(gathered, outputs[gathered.target.name], ids)
+        every = self._gathered.values()
+        understood = self._executor.map(lambda g: self._understood(g, outputs[g.target.name], ids), every)
+        for gathered, y in zip(every, understood, strict=True):
             self._count_zero_channels(gathered, y)
             self.add_spread(gathered, ids, y[:, 0], spread_ids)
             measured = [c for c in gathered.cells if c.action is not None]

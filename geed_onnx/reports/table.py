@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
 from geed_onnx.results import Result
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
 #: Where stdout is no terminal, lines are wide enough for every column and are not wrapped.
@@ -37,41 +37,82 @@ def between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
 
 
-def results_table(results: Sequence[Result]) -> Table:
-    """Return a rich table, one row a Result."""
+#: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
+LEFT_OUT = ("calibrated interval", "interval", "optimum", "floor", "null")
+#: Names fold within their columns, but not below this.
+LEAST_NAME = 14
+GAP = 3
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: its heading, and a cell for every result."""
+
+    name: str
+    heading: str
+    cells: tuple[str, ...]
+    right: bool = True
+    style: str = ""
+
+    @property
+    def width(self) -> int:
+        """The width it needs; names can be folded."""
+        from rich.cells import cell_len
+
+        widest = max(map(cell_len, (self.heading, *self.cells)))
+        return widest if self.right else min(widest, LEAST_NAME)
+
+
+def columns_of(results: Sequence[Result]) -> list[Column]:
+    """Return every column of the table of `results`."""
+    level = f"{100 * results[0].level:g} %" if results else "95 %"
+    marks = marks_of(results)
+
+    def cells(cell: Callable[[Result], str]) -> tuple[str, ...]:
+        return tuple(cell(r) for r in results)
+
+    return [
+        Column("tap", "tap", cells(lambda r: clean(r.tap["name"])), right=False),
+        Column("variant", "variant", cells(lambda r: clean(r.variant)), right=False),
+        Column("value", "value", cells(lambda r: number(r.value)), style="bold"),
+        Column("interval", level, cells(lambda r: between(r.low, r.high))),
+        Column("optimum", "optimum", cells(lambda r: number(r.optimum))),
+        Column("floor", "floor", cells(lambda r: number(r.floor) + ("*" if stood_in(r) else ""))),
+        Column("null", "null", cells(lambda r: number(r.null))),
+        Column("calibrated", "calibrated", cells(lambda r: number(r.calibrated)), style="bold"),
+        Column("calibrated interval", level, cells(lambda r: between(r.calibrated_low, r.calibrated_high))),
+        Column("reason", "", cells(lambda r: marks.get(r.reason or "", "")), right=False),
+    ]
+
+
+def stood_in(r: Result) -> bool:
+    """Return whether the optimum stands in for a floor that was not measured."""
+    return r.floor_method == "optimum" and r.floor is not None
+
+
+def fitting(columns: Sequence[Column], width: int) -> list[Column]:
+    """Return the columns that `width` has room for, those of `LEFT_OUT` going first."""
+    kept = list(columns)
+    for name in LEFT_OUT:
+        if sum(c.width + GAP for c in kept) <= width:
+            break
+        kept = [c for c in kept if c.name != name]
+    return kept
+
+
+def results_table(columns: Sequence[Column]) -> Table:
+    """Return a rich table of these columns, one row a Result."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    level = f"{100 * results[0].level:g} %" if results else "95 %"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for heading, right in (
-        ("tap", False),
-        ("variant", False),
-        ("value", True),
-        (level, True),
-        ("optimum", True),
-        ("floor", True),
-        ("null", True),
-        ("calibrated", True),
-        (level, True),
-        ("", False),
-    ):
-        table.add_column(heading, justify="right" if right else "left", overflow="fold", no_wrap=right)
-    marks = marks_of(results)
-    for r in results:
-        table.add_row(
-            Text(clean(r.tap["name"])),
-            Text(clean(r.variant)),
-            Text(number(r.value), style="bold"),
-            between(r.low, r.high).replace("[", r"\["),
-            number(r.optimum),
-            number(r.floor) + ("*" if r.floor_method == "optimum" and r.floor is not None else ""),
-            number(r.null),
-            Text(number(r.calibrated), style="bold"),
-            between(r.calibrated_low, r.calibrated_high).replace("[", r"\["),
-            marks.get(r.reason or "", ""),
+    for c in columns:
+        table.add_column(
+            c.heading, justify="right" if c.right else "left", overflow="fold", no_wrap=c.right, style=c.style
         )
+    for row in zip(*(c.cells for c in columns), strict=True):
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -87,19 +128,24 @@ def print_results(results: Sequence[Result], file: IO[str] | None = None, width:
     from rich.text import Text
 
     out = file or sys.stdout
-    console: Console = Console(
-        file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False
-    )
+    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
 
     def key(r: Result) -> tuple[str, str, str]:
         return str(r.model["path"]), str(r.data["uri"]), str(r.group["name"])
 
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
     for (model, data, group), rows in groupby(results, key):
         some = list(rows)
-        title = f"{clean(model)} · {group} · {some[0].data['samples']} images of {clean(data)}"
-        console.print(Text(title, style="bold"))
-        console.print(results_table(some))
+        line(f"{clean(model)} · {clean(group)} · {some[0].data['samples']} images of {clean(data)}", "bold")
+        columns = columns_of(some)
+        kept = fitting(columns, console.width)
+        console.print(results_table(kept))
         for reason, mark in marks_of(some).items():
-            console.print(Text(f"{mark} {clean(reason)}"))
-        if any(r.floor_method == "optimum" and r.floor is not None for r in some):
-            console.print(Text("* floor not measured (extra passes): add --floor; the optimum stands in for it"))
+            line(f"{mark} {clean(reason)}")
+        if any(stood_in(r) for r in some) and any(c.name == "floor" for c in kept):
+            line("* floor not measured (extra passes): add --floor; the optimum stands in for it")
+        if len(kept) < len(columns):
+            gone = ", ".join(c.name for c in columns if c not in kept)
+            line(f"left out for want of width: {gone}; a wider terminal shows them, --json has them all")

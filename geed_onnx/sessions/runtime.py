@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any
+from io import StringIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from geed_onnx.errors import ModelError, OutOfMemory, SessionError, UsageError
-from geed_onnx.sessions.providers import CUDA, not_obtained, resolve_provider
+from geed_onnx.sessions.providers import CPU, CUDA, not_obtained, resolve_provider
 from geed_onnx.sessions.session import Array, SessionFacts
 from geed_onnx.taps import Graph, Port, Tap, exposed
 
 #: How far a batch may differ from single images before it is taken for another computation, relative to the largest.
 BATCH_TOLERANCE = {"float16": 3e-2}
 DEFAULT_BATCH_TOLERANCE = 1e-3
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 _NO_MEMORY = ("bad_alloc", "failed to allocate memory", "out of memory", "cudaerrormemoryallocation", "bad allocation")
 
 
@@ -54,7 +60,8 @@ def open_session(
         If ONNX Runtime refuses the file.
     """
     # taps in the first layers may not need the other inputs at all
-    needed = {v.name for v in exposed(graph, list(dict.fromkeys(t.name for t in taps))).graph.input}
+    model = exposed(graph, list(dict.fromkeys(t.name for t in taps)))
+    needed = {v.name for v in model.graph.input}
     others = [p for p in graph.inputs if p.name != image.name and (p.name in needed or p.name in options.constants)]
     constants = _constants(others, options.constants, image)
     for tap in taps:
@@ -63,7 +70,7 @@ def open_session(
                 f"the graph does not tell whether the map {tap.name!r} is NCHW or NHWC; add --layout NCHW or"
                 " --layout NHWC, or leave it out with --tap"
             )
-    return OnnxSession(graph, tuple(taps), image, options, constants)
+    return OnnxSession(graph, tuple(taps), image, options, constants, model)
 
 
 def _constants(others: Sequence[Port], given: Mapping[str, Array], image: Port) -> dict[str, Array]:
@@ -97,7 +104,13 @@ class OnnxSession:
     """One ONNX Runtime session with its taps as outputs; see `open_session`."""
 
     def __init__(
-        self, graph: Graph, taps: tuple[Tap, ...], image: Port, options: RuntimeOptions, constants: dict[str, Array]
+        self,
+        graph: Graph,
+        taps: tuple[Tap, ...],
+        image: Port,
+        options: RuntimeOptions,
+        constants: dict[str, Array],
+        model: ModelProto,
     ) -> None:
         self._graph, self._taps, self._image, self._options = graph, taps, image, options
         self._constants = constants
@@ -106,7 +119,7 @@ class OnnxSession:
         self._quantised = any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in graph.model.graph.node)
         first = image.shape[0] if image.shape else None
         self._fixed = first if isinstance(first, int) else None
-        self._session = self._open(batch="keep")
+        self._session = self._open(model)
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
         self._batching = "dynamic" if self._fixed is None else "looped"
         self._verified = False
@@ -168,8 +181,8 @@ class OnnxSession:
         return outputs
 
     def _probe(self, x: Array) -> Array:
-        """Return three rows that differ from one another, in the range of the data: a mix-up of images then shows."""
-        rows = x[[0, len(x) // 2, len(x) - 1]]
+        """Return two rows that differ from one another, in the range of the data: a mix-up of images then shows."""
+        rows = x[[0, len(x) - 1]]
         if rows.dtype.kind == "f":
             faded: Array = (rows * np.random.default_rng(0).uniform(0.5, 1.0, size=rows.shape)).astype(x.dtype)
             return faded
@@ -194,7 +207,7 @@ class OnnxSession:
         probe = self._probe(x)
         single = self._looped(probe)
         try:
-            candidate = self._open(batch="dynamic")
+            candidate = self._open(exposed(self._graph, self._names, batch="dynamic"))
             if self._same(self._raw(candidate, probe), single):
                 self._session, self._batching = candidate, "rewritten"
                 return
@@ -227,11 +240,12 @@ class OnnxSession:
 
     # --- ONNX Runtime -------------------------------------------------------------------------------------------
 
-    def _open(self, *, batch: str) -> Any:
+    def _open(self, model: ModelProto) -> Any:
         import onnxruntime as ort
 
         if self._provider == CUDA and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
+            with _hushed(ort, self._provider):
+                ort.preload_dlls()
         settings = ort.SessionOptions()
         settings.intra_op_num_threads = self._threads
         settings.inter_op_num_threads = 1
@@ -246,14 +260,15 @@ class OnnxSession:
         provider: Any = self._provider
         if provider == CUDA:
             provider = (CUDA, {"use_tf32": str(int(self._options.tf32))})
-        model = exposed(self._graph, self._names, batch="dynamic" if batch == "dynamic" else "keep")
         try:
-            session = ort.InferenceSession(model.SerializeToString(), settings, providers=[provider])
+            with _hushed(ort, self._provider):
+                session = ort.InferenceSession(model.SerializeToString(), settings, providers=[provider])
         except Exception as error:  # ONNX Runtime raises its own tree, some of it plain Exception
             raise _translated(error, f"ONNX Runtime cannot open {str(self._graph.path)!r}") from error
         obtained = session.get_providers()
         if obtained[0] != self._provider:
             raise not_obtained(self._provider, obtained)
+        session.disable_fallback()  # else a pass that fails on the device is run again on the CPU, and nobody told
         return session
 
     def _feed(self, x: Array) -> dict[str, Array]:
@@ -303,6 +318,20 @@ class OnnxSession:
         """Bring NHWC maps to NCHW, (B, C, 1, 1) vectors to (B, C), half precision to float32."""
         by_name = dict(zip(self._names, outputs, strict=True))
         return {t.name: _canonical(by_name[t.name], t, self._options.layout) for t in self._taps}
+
+
+@contextmanager
+def _hushed(ort: Any, provider: str) -> Iterator[None]:
+    """Keep what ONNX Runtime prints about a provider that does not load off stdout (and its log off stderr)."""
+    if provider == CPU:
+        yield
+        return
+    ort.set_default_logger_severity(4)
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        ort.set_default_logger_severity(2)  # ONNX Runtime's own default, which it does not let one ask for
 
 
 def _canonical(y: Array, tap: Tap, layout: str | None) -> Array:

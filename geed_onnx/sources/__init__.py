@@ -15,7 +15,7 @@ A further form of source is one `Form` registered in `sources`, here or through 
 """
 
 from geed_onnx.sources.arrays import ArraySource, as_images
-from geed_onnx.sources.declared import preprocessing_for
+from geed_onnx.sources.declared import declared_input, preprocessing_for
 from geed_onnx.sources.fingerprint import Fingerprint, fingerprint
 from geed_onnx.sources.folder import IMAGE_SUFFIXES
 from geed_onnx.sources.hub import open_hub
@@ -34,6 +34,7 @@ __all__ = [
     "Source",
     "TableSource",
     "as_images",
+    "declared_input",
     "draw",
     "fingerprint",
     "normalised",

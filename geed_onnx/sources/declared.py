@@ -121,7 +121,7 @@ def _of_metadata(text: str) -> dict[str, Any]:
             for key, value in stated.items()
             if key.lower() in _KEYS and value is not None
         }
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise DataError(f"the model's metadata geed.input cannot be understood ({error}); export it again") from error
 
 

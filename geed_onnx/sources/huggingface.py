@@ -35,7 +35,7 @@ def fields_of(path: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{NAME} beside the model cannot be read as JSON ({error}); mend or remove it") from error
     if not isinstance(config, Mapping):
         raise DataError(f"{NAME} beside the model is no JSON object; mend or remove it")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from geed_onnx.taps.centre import Obstacle, lost_centre
 from geed_onnx.taps.choice import choose_taps
+from geed_onnx.taps.declarations import declaration_problems
 from geed_onnx.taps.expose import exposed, save_exposed
 from geed_onnx.taps.graph import Graph, Port, file_sha256, graph_of, image_input, image_inputs, read_graph
 from geed_onnx.taps.listing import Tap, list_taps
@@ -22,6 +23,7 @@ __all__ = [
     "Port",
     "Tap",
     "choose_taps",
+    "declaration_problems",
     "exposed",
     "file_sha256",
     "graph_of",

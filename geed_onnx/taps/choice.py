@@ -9,7 +9,7 @@ from geed_onnx.taps.graph import Graph, declared_taps
 from geed_onnx.taps.heads import Head, heads, nearest_float
 from geed_onnx.taps.index import Index, needed, reached
 from geed_onnx.taps.listing import Kind, Role, Tap, all_taps, image_names, with_role
-from geed_onnx.taps.ops import MOVERS, ONWARD, SHAPE_READERS, WEIGHTED
+from geed_onnx.taps.ops import MOVERS, ONWARD, POOLS, SHAPE_READERS, WEIGHTED
 
 MOST_MAPS = 12
 FEWEST_MAPS = 3
@@ -21,7 +21,7 @@ def choose_taps(graph: Graph, *, input: str | None = None) -> tuple[Tap, ...]:
     """Return the default taps in topological order: those of `geed.taps` if there, else found from the graph.
 
     Maps are the tensors through which every path from the image to the main output passes and at which a stage ends
-    (behind its norm and activation, before the next weight layer or pooling); at most twelve of them. A network
+    (behind its norm, activation and pooling: what the next weight layer takes in); at most twelve of them. A network
     without class scores (a U-Net, a detector), where paths lead around stages, gives the last map of each resolution
     as well.
 
@@ -77,7 +77,17 @@ def stage_ends(graph: Graph, taps: Sequence[Tap], head: Head, input: str | None)
     unweighted = [n for n in maps if n in found and n not in weighty]
     ends = [n for n in maps if n in found and n in weighty]
     # a network without weights (an identity, a fixed filter) still has maps to look at
-    return _spread(ends or unweighted or [list(maps)[-1]], maps)
+    chosen = [_pooled(index, maps, n) for n in ends or unweighted or [list(maps)[-1]]]
+    return _spread(list(dict.fromkeys(chosen)), maps)
+
+
+def _pooled(index: Index, maps: dict[str, Tap], name: str) -> str:
+    """Return what the next stage takes in: the map behind a pooling that is all that reads this one."""
+    users = [index.nodes[i] for i in index.consumers.get(name, ())]
+    while len(users) == 1 and users[0].op_type in POOLS and users[0].output[0] in maps and name not in index.outputs:
+        name = users[0].output[0]
+        users = [index.nodes[i] for i in index.consumers.get(name, ())]
+    return name
 
 
 def _behind_weights(index: Index) -> frozenset[str]:

@@ -175,7 +175,7 @@ def declared_taps(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the entries of `geed.taps` that name a tensor, [] where there are none or they cannot be read."""
     try:
         entries = json.loads(metadata.get("geed.taps", "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     if not isinstance(entries, list):
         return []
@@ -283,7 +283,7 @@ def _declared(metadata: Mapping[str, str], images: Sequence[str]) -> dict[str, s
     declared = {e["name"]: e["layout"] for e in declared_taps(metadata) if isinstance(e.get("layout"), str)}
     try:
         entry = json.loads(metadata.get("geed.input", "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         entry = {}
     if isinstance(entry, dict) and isinstance(entry.get("layout"), str):
         name = entry.get("name", images[0] if images else None)

@@ -143,7 +143,8 @@ def check_kind(name: str, kind: Kind, shape: tuple[int | None, ...] | None) -> N
     """Raise UsageError where a tensor of this shape (batch included, None: unknown) cannot be of this kind."""
     if shape is None:
         return
-    printed = "[" + ", ".join("?" if n is None else str(n) for n in shape) + "]"
+    # the batch is bound to a number of our own while shapes are inferred: none of the user's business
+    printed = "[" + ", ".join(["batch", *("?" if n is None else str(n) for n in shape[1:])][: len(shape)]) + "]"
     if kind == "map" and len(shape) != 4:
         raise UsageError(f"tap {name!r} has shape {printed}: a map has rank 4; take it as {name}:vector")
     if len(shape) < 2:
@@ -183,6 +184,8 @@ def _folded(graph: Graph, node: NodeProto, name: str) -> str | None:
     for prop in getattr(node, "metadata_props", ()):
         if prop.key == "pkg.torch.onnx.class_hierarchy" and "BatchNorm" in prop.value:
             return "the node lies in a batch norm's scope"
+        if prop.key == "pkg.torch.onnx.name_scopes" and "batch_norm" in prop.value:
+            return "the node was traced from a batch norm"
     if any(BATCH_NORM.search(scope) for scope in scopes(node)[-1:]):
         return "the node lies in a batch norm's scope"
     if BATCH_NORM.search(name):

@@ -50,7 +50,7 @@ def modules(graph: Graph) -> Modules:
     for path in sorted(outputs, key=len):  # the longest, written last, is the innermost
         of[outputs[path]] = path
     for entry in declared_taps(graph.metadata):
-        if isinstance(entry.get("module"), str):
+        if isinstance(entry.get("module"), str) and entry["name"] in index.own:
             outputs[entry["module"]] = entry["name"]
             of[entry["name"]] = entry["module"]
     return Modules(outputs, of)

@@ -34,6 +34,8 @@ def resolve_taps(graph: Graph, specs: Sequence[str], *, input: str | None = None
     explicit: dict[str, Kind] = {}
     for spec in specs:
         name, kind = split_spec(spec)
+        if spec in taps and name not in taps:  # a tensor that is really called `a:map`
+            name, kind = spec, None
         for tensor in _names(graph, name, taps, paths):
             tap = _with_kind(graph, tensor, taps.get(tensor), kind)
             if kind and explicit.setdefault(tensor, kind) != kind:

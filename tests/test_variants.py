@@ -1,0 +1,472 @@
+"""f̂ follows the kernel, E is a double loop, and every variant's closed form comes out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from geed_onnx import variants as module
+from geed_onnx.actions import Action, GridAction, input_action, orbit_of, output_action
+from geed_onnx.distances import distances
+from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.estimators import Deviations, normalisers, spread
+from geed_onnx.groups import parse_group
+from geed_onnx.variants import (
+    KINDS,
+    as_probabilities,
+    broken_orbit,
+    deviations,
+    floor_deviations,
+    kernel_mean,
+    looks_like_probabilities,
+    parse_variant,
+    shares,
+    variants,
+)
+
+
+def features(order: int, shape: tuple[int, ...], batch: int = 3, seed: int = 0) -> list[np.ndarray]:
+    """f(gx) of some network without symmetry: (batch, *shape) for every element."""
+    return list(np.random.default_rng(seed).standard_normal((order, batch, *shape)))
+
+
+# ---- f̂ -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", [(0,), (0, 4), (0, 2, 4, 6), tuple(range(8))])
+def test_kernel_mean_is_the_mean_over_the_kernel(kernel: tuple[int, ...]) -> None:
+    elements = features(8, (3, 2))
+    found = kernel_mean(elements, kernel)
+    for index in np.ndindex(found.shape):
+        assert found[index] == pytest.approx(math.fsum(float(elements[k][index]) for k in kernel) / len(kernel))
+
+
+def test_kernel_mean_is_accumulated_in_float64_and_changes_nothing() -> None:
+    elements = [np.full((1, 4), 1e4 + 0.01 * g, dtype=np.float32) for g in range(16)]
+    before = [e.copy() for e in elements]
+    found = kernel_mean(elements, range(16))
+    assert found.dtype == np.float64
+    assert np.array_equal(found, np.mean([e.astype(np.float64) for e in elements], axis=0))
+    assert all(np.array_equal(a, b) for a, b in zip(elements, before, strict=True))
+    half = [np.full((1, 2), 60000, dtype=np.float16)] * 4  # whose sum float16 cannot hold
+    assert kernel_mean(half, range(4)).tolist() == [[60000.0 - 0.0] * 2]
+
+
+def test_a_faithful_action_has_f_itself_as_centre() -> None:
+    elements = features(4, (2, 3, 3))
+    assert kernel_mean(elements, (0,)) is elements[0]
+
+
+# ---- E, by a double loop -------------------------------------------------------------------------------------------
+
+LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "l2": lambda a, b: math.sqrt(math.fsum((x - y) ** 2 for x, y in zip(a.flat, b.flat, strict=True))),
+    "cosine": lambda a, b: (
+        -math.fsum(x * y for x, y in zip(a.flat, b.flat, strict=True))
+        / math.sqrt(math.fsum(x * x for x in a.flat))
+        / math.sqrt(math.fsum(x * x for x in b.flat))
+    ),
+    "channelwise-cosine": lambda a, b: sum(LOOPS["cosine"](x, y) for x, y in zip(a, b, strict=True)) / len(a),
+    "kl": lambda a, b: math.fsum(x * math.log(x / y) for x, y in zip(a, b, strict=True)),
+}
+
+
+def picture_motion(name: str, g: int, x: np.ndarray) -> np.ndarray:
+    """ρ(g) of an exact element on (…, H, W), by numpy alone."""
+    if name == "flip":
+        return x[..., ::-1] if g else x
+    n = int(name[1:])
+    return np.rot90(x[..., ::-1] if g >= n else x, (g % n) * 4 // n, axes=(-2, -1))
+
+
+@pytest.mark.parametrize("name", ["C4", "D4", "flip", "C2"])
+@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize("m", ["channelwise-cosine", "l2", "cosine"])
+def test_deviations_of_maps(name: str, size: int, m: str) -> None:
+    """E of eq. (4): m(f(gx), ρ(g) f(x)) for a faithful output action."""
+    group = parse_group(name)
+    elements = features(group.order, (2, size, size))
+    found = deviations(elements, output_action("pixels", group, (2, size, size)), distances[m])
+    assert found.shape == (3, group.order)
+    for b in range(3):
+        for g in group.elements:
+            expected = LOOPS[m](elements[g][b], picture_motion(name, g, elements[0][b]))
+            assert found[b, g] == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("order", [2, 4, 8])
+@pytest.mark.parametrize("m", ["l2", "cosine", "kl"])
+def test_deviations_of_invariants(order: int, m: str) -> None:
+    """Eq. (6): the trivial action, f̂ the mean of the raw features over the orbit."""
+    group = parse_group(f"C{order}")
+    elements = features(order, (6,))
+    if m == "kl":
+        elements = [as_probabilities(e, logits=True) for e in elements]
+    found = deviations(elements, output_action("trivial", group, (6,)), distances[m])
+    for b in range(3):
+        centre = np.array([math.fsum(e[b, i] for e in elements) / order for i in range(6)])
+        for g in range(order):
+            assert found[b, g] == pytest.approx(LOOPS[m](elements[g][b], centre), rel=1e-12)
+
+
+def test_c8_acts_on_the_output_through_c4() -> None:
+    """Trap: the kernel is {0, 4}, so f̂ = (f(x) + f(r⁴x))/2, moved by ρ(g)."""
+    group = parse_group("C8")
+    action = output_action("permute:1:1,2,3,0", group, (4,))
+    elements = features(8, (4,))
+    found = deviations(elements, action, distances["l2"])
+    for b in range(3):
+        for g in range(8):
+            centre = [(elements[0][b][c] + elements[4][b][c]) / 2 for c in range(4)]
+            moved = np.array([centre[(c + g) % 4] for c in range(4)])
+            assert found[b, g] == pytest.approx(LOOPS["l2"](elements[g][b], moved), rel=1e-12)
+    # a network that is equivariant through C4 scores the optimum, every element of it
+    exact = [action(g, elements[0]) for g in range(8)]
+    assert np.abs(deviations(exact, action, distances["l2"])).max() == 0.0
+
+
+def test_rotation_of_a_1x1_map_is_invariance() -> None:
+    """Trap: kernel on a 1×1 map."""
+    group = parse_group("C4")
+    elements = features(4, (5, 1, 1))
+    pixels = deviations(elements, output_action("pixels", group, (5, 1, 1)), distances["l2"])
+    flat = deviations([e.reshape(3, 5) for e in elements], output_action("trivial", group, (5,)), distances["l2"])
+    assert np.array_equal(pixels, flat)
+
+
+@pytest.mark.parametrize("name", ["C4", "C8", "D4", "D8", "flip", "C12"])
+@pytest.mark.parametrize("size", [1, 5, 6])
+def test_the_identity_network_scores_the_optimum(name: str, size: int) -> None:
+    group = parse_group(name)
+    x = np.random.default_rng(1).standard_normal((2, 3, size, size)).astype(np.float32)
+    action = input_action(group, (3, size, size))
+    elements = list(np.moveaxis(orbit_of(action, x), 1, 0))
+    for m in ("channelwise-cosine", "channelwise-correlation", "cosine", "l2", "relative-l2"):
+        if m == "channelwise-correlation" and size == 1:
+            continue
+        found = deviations(elements, action, distances[m])
+        assert np.abs(found - distances[m].optimum).max() < 1e-12
+
+
+def test_the_identity_element_is_in_the_mean() -> None:
+    """Trap: for a faithful action its deviation is the optimum, and 1/|G| of the value."""
+    elements = features(8, (2, 4, 4))
+    found = deviations(elements, output_action("pixels", parse_group("C8"), (2, 4, 4)), distances["channelwise-cosine"])
+    assert np.allclose(found[:, 0], -1.0, rtol=0, atol=1e-12)
+    assert (found[:, 1:] > -0.9).all()
+    assert np.allclose(Deviations.of(list("abc"), found).mean, (-1 + found[:, 1:].mean() * 7) / 8)
+
+
+@pytest.mark.parametrize("spec", ["pixels", "trivial", "pixels+permute:1:1,2,3,0;0,3,2,1", "permute:1:0,1,2,3;1,0,3,2"])
+def test_deviations_do_not_depend_on_the_batch_or_on_how_they_are_shared(spec: str) -> None:
+    group = parse_group("D4")
+    action = output_action(spec, group, (4, 5, 5))
+    elements = [e.astype(np.float32) for e in features(8, (4, 5, 5), batch=5)]
+    for entry in (distances["channelwise-cosine"], distances["l2"]):
+        whole = deviations(elements, action, entry)
+        for b in range(5):
+            assert np.array_equal(deviations([e[b : b + 1] for e in elements], action, entry)[0], whole[b])
+        for parts in (1, 2, 3, 8, 20):
+            for share in shares(action, parts):
+                assert np.array_equal(deviations(elements, action, entry, share), whole[:, share])
+
+
+@pytest.mark.parametrize("name", ["C8", "D8"])
+@pytest.mark.parametrize("m", ["channelwise-cosine", "channelwise-correlation"])
+def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
+    name: str, m: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = parse_group(name)
+    action = output_action("pixels", group, (7, 5, 5))
+    elements = [e.astype(np.float32) for e in features(group.order, (7, 5, 5), batch=4)]
+    whole, floor = deviations(elements, action, distances[m]), floor_deviations(elements, action, distances[m])
+    for values in (1, 4 * 25 * 2, 4 * 25 * 3 + 1, 10**9):
+        monkeypatch.setattr(module, "SLICE_VALUES", values)
+        assert np.array_equal(deviations(elements, action, distances[m]), whole)
+        assert np.array_equal(floor_deviations(elements, action, distances[m]), floor)
+    plain = np.stack([distances[m](elements[g], action(g, elements[0])) for g in group.elements], axis=1)
+    assert np.allclose(whole, plain, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["C8", "D8", "C12", "C4"])
+@pytest.mark.parametrize("parts", [0, 1, 2, 3, 5, 100])
+def test_shares_are_a_partition(name: str, parts: int) -> None:
+    action = output_action("pixels", parse_group(name), (1, 4, 4))
+    found = shares(action, parts)
+    assert sorted(g for share in found for g in share) == list(action.group.elements)
+    assert 1 <= len(found) <= max(parts, 1)
+    assert all(found)
+    if parts == 2 and name in ("C8", "D8"):  # exact elements together, resampled ones together
+        assert [len({action.resampled_by[g] for g in share}) for share in found] == [1, 1]
+
+
+# ---- closed forms --------------------------------------------------------------------------------------------------
+
+
+def entropy(p: np.ndarray) -> float:
+    return -math.fsum(x * math.log(x) for x in p.flat if x > 0)
+
+
+@pytest.mark.parametrize(("name", "classes"), [("flip", 5), ("C4", 3), ("C8", 9), ("D8", 4)])
+@pytest.mark.parametrize("sharp", [1.0, 30.0])
+def test_softmax_is_the_jensen_shannon_divergence_of_the_orbit(name: str, classes: int, sharp: float) -> None:
+    """H(mean) − mean H, hence at most log min(|G|, classes)."""
+    group = parse_group(name)
+    variant = parse_variant("softmax")
+    elements = [as_probabilities(sharp * e, logits=True) for e in features(group.order, (classes,), batch=6)]
+    found = deviations(elements, output_action(variant.action, group, (classes,)), variant.m).mean(axis=1)
+    for b in range(6):
+        middle = np.mean([e[b] for e in elements], axis=0)
+        expected = entropy(middle) - sum(entropy(e[b]) for e in elements) / group.order
+        assert found[b] == pytest.approx(expected, abs=1e-12)
+        assert 0 <= found[b] <= math.log(min(group.order, classes)) + 1e-12
+
+
+def test_softmax_reaches_its_bound() -> None:
+    one_hot = [np.eye(4)[[g % 4]] for g in range(8)]
+    trivial = output_action("trivial", parse_group("C8"), (4,))
+    assert deviations(one_hot, trivial, distances["kl"]).mean() == pytest.approx(math.log(4), abs=1e-14)
+    few = [np.eye(9)[[g]] for g in range(2)]
+    trivial = output_action("trivial", parse_group("flip"), (9,))
+    assert deviations(few, trivial, distances["kl"]).mean() == pytest.approx(math.log(2), abs=1e-14)
+
+
+@pytest.mark.parametrize("name", ["flip", "C4", "C8", "D8"])
+def test_structureless_features_have_a_closed_form_and_are_their_own_null(name: str) -> None:
+    """√((1 − 1/|G|)/2) for latent-l2, and the same on broken orbits (DESIGN 4.9)."""
+    group = parse_group(name)
+    variant = parse_variant("latent-l2")
+    n, size = 24, 6000
+    elements = np.random.default_rng(2).standard_normal((group.order, n, size), dtype=np.float32)
+    action = output_action(variant.action, group, (size,))
+    m = spread({f"{i:02}": elements[0, i] for i in range(n)}, "l2").value
+    assert m == pytest.approx(math.sqrt(2 * size), rel=0.01)
+    expected = math.sqrt((1 - 1 / group.order) / 2)
+    value = variant.scale.apply(deviations(list(elements), action, variant.m).mean(), m)
+    assert value == pytest.approx(expected, rel=0.01)
+    orbits = [[elements[g, i : i + 1] for g in group.elements] for i in range(n)]
+    broken = np.concatenate([deviations(broken_orbit(orbits, i), action, variant.m) for i in range(n)])
+    assert variant.scale.apply(broken.mean(), m) == pytest.approx(expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("latent-l2", 0.0), ("latent-cosine", None), ("latent-cosine-bounded", 0.0)]
+)
+def test_an_invariant_network_scores_the_optimum(name: str, value: float | None) -> None:
+    """Trap: optimum −1 and −1/M."""
+    variant = parse_variant(name)
+    group = parse_group("D4")
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((5, 7)).astype(np.float32) + 0.5
+    m = spread(dict(zip("abcde", x, strict=True)), str(variant.scale.spread)).value
+    found = deviations([x] * 8, output_action("trivial", group, (7,)), variant.m)
+    expected = -1 / m if value is None else value
+    assert variant.scale.apply(found.mean(), m) == pytest.approx(expected, abs=1e-12)
+    assert variant.scale.apply(variant.m.optimum, m) == pytest.approx(expected, abs=1e-12)
+
+
+def test_latent_cosine_is_the_papers_value_and_its_bounded_twin() -> None:
+    group = parse_group("C4")
+    elements = [e + 1.0 for e in features(4, (9,), batch=6)]
+    m = spread(dict(zip("abcdef", elements[0], strict=True)), "cosine").value
+    cosines = []
+    for b in range(6):
+        centre = np.mean([e[b] for e in elements], axis=0)
+        cosines += [-LOOPS["cosine"](elements[g][b], centre) for g in range(4)]
+    c = sum(cosines) / len(cosines)
+    for name, expected in (("latent-cosine", -c / m), ("latent-cosine-bounded", (1 - c) / (1 - m))):
+        variant = parse_variant(name)
+        mean = deviations(elements, output_action("trivial", group, (9,)), variant.m).mean()
+        assert variant.scale.apply(mean, m) == pytest.approx(expected, rel=1e-12)
+
+
+# ---- broken orbits -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "order"), [(5, 3), (3, 8), (2, 4), (16, 16)])
+def test_element_g_of_a_broken_orbit_is_of_image_i_plus_g(n: int, order: int) -> None:
+    orbits = [[np.array([[100 * j + g]]) for g in range(order)] for j in range(n)]
+    for i in range(n):
+        assert [int(e[0, 0]) for e in broken_orbit(orbits, i)] == [100 * ((i + g) % n) + g for g in range(order)]
+
+
+def test_the_centre_of_a_broken_orbit_is_broken_too() -> None:
+    group = parse_group("C4")
+    orbits = [[e[i : i + 1] for e in features(4, (6,), batch=5)] for i in range(5)]
+    found = deviations(broken_orbit(orbits, 3), output_action("trivial", group, (6,)), distances["l2"])
+    rows = [orbits[3][0], orbits[4][1], orbits[0][2], orbits[1][3]]
+    centre = sum(rows) / 4
+    assert np.allclose(found[0], [LOOPS["l2"](row, centre) for row in rows], rtol=1e-12)
+
+
+# ---- floors --------------------------------------------------------------------------------------------------------
+
+
+def direct_floor(elements: list[np.ndarray], action: Action, m: str) -> np.ndarray:
+    """m(ρ(g⁻¹)ρ(g) f̂, f̂), element by element, image by image."""
+    group = action.group
+    out = np.empty((len(elements[0]), group.order))
+    for b in range(len(out)):
+        centre = np.mean([elements[k][b] for k in action.kernel], axis=0)[None]
+        for g in group.elements:
+            (inverse,) = (h for h in group.elements if group.product(h, g) == 0)
+            out[b, g] = distances[m](action(inverse, action(g, centre)), centre)[0]
+    return out
+
+
+@pytest.mark.parametrize("name", ["C8", "D8", "C12", "D12", "C3", "C4", "D4", "flip", "C8xS2@channel", "C2xC8"])
+@pytest.mark.parametrize("size", [1, 5, 6])
+@pytest.mark.parametrize("m", ["channelwise-cosine", "l2"])
+def test_the_floor_is_what_going_and_coming_back_costs(name: str, size: int, m: str) -> None:
+    group = parse_group(name)
+    action = output_action("pixels", group, (2, size, size))
+    elements = features(group.order, (2, size, size), batch=2)
+    found = floor_deviations(elements, action, distances[m])
+    assert np.allclose(found, direct_floor(elements, action, m), rtol=1e-11, atol=1e-12)
+    exact = np.array(action.resampled_by) == 0
+    assert (found[:, exact] == distances[m].optimum).all()
+    assert (found[:, ~exact] > distances[m].optimum + 0.01).all()
+    assert exact.all() == (name in ("C4", "D4", "flip") or size == 1)
+
+
+def test_the_floor_of_a_field_moves_its_channels_back() -> None:
+    group = parse_group("C8")
+    action = output_action("pixels+roll:1:1", group, (8, 5, 5))
+    elements = features(8, (8, 5, 5), batch=2)
+    found = floor_deviations(elements, action, distances["channelwise-cosine"])
+    assert np.allclose(found, direct_floor(elements, action, "channelwise-cosine"), rtol=0, atol=1e-12)
+
+
+def test_the_floor_of_the_trivial_action_is_the_optimum() -> None:
+    elements = features(8, (5,))
+    for m in ("l2", "cosine"):
+        found = floor_deviations(elements, output_action("trivial", parse_group("C8"), (5,)), distances[m])
+        assert (found == distances[m].optimum).all()
+
+
+# ---- names ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", list(variants))
+def test_every_variant_is_whole(name: str) -> None:
+    variant = variants[name]
+    assert parse_variant(name) is variant
+    assert variant.name == name
+    assert variant.kind in KINDS
+    assert variant.kind in variant.m.kinds
+    assert variant.about
+    # and its general form is the same variant by another name
+    parts = (variant.kind, variant.action, variant.distance, variant.normaliser)
+    general = parse_variant(":".join(parts))
+    assert (general.kind, general.action, general.distance, general.normaliser) == parts
+    assert general.m is variant.m
+    assert general.scale is variant.scale
+
+
+def test_the_five_of_the_paper() -> None:
+    assert {n: (v.kind, v.action, v.distance, v.normaliser) for n, v in variants.items() if n in PAPER} == PAPER
+
+
+PAPER = {
+    "channelwise": ("map", "pixels", "channelwise-cosine", "none"),
+    "latent-l2": ("vector", "trivial", "l2", "spread-l2"),
+    "latent-cosine": ("vector", "trivial", "cosine", "spread-cosine"),
+    "latent-cosine-bounded": ("vector", "trivial", "cosine", "spread-cosine-bounded"),
+    "softmax": ("probability", "trivial", "kl", "none"),
+}
+
+
+@pytest.mark.parametrize("distance", list(distances))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("action", ["pixels", "trivial"])
+@pytest.mark.parametrize("normaliser", list(normalisers))
+def test_the_general_form_is_read_exactly_where_it_makes_sense(
+    distance: str, kind: str, action: str, normaliser: str
+) -> None:
+    text = f"{kind}:{action}:{distance}:{normaliser}"
+    sensible = (
+        kind in distances[distance].kinds
+        and (action == "trivial" or kind == "map")
+        and (normalisers[normaliser].spread != "cosine" or distance == "cosine")
+    )
+    if not sensible:
+        with pytest.raises(UsageError, match=f"variant '{text}': the "):
+            parse_variant(text)
+        return
+    variant = parse_variant(text)
+    assert (variant.name, variant.kind, variant.action) == (text, kind, action)
+    assert (variant.distance, variant.normaliser) == (distance, normaliser)
+
+
+def test_the_normaliser_may_be_left_out() -> None:
+    assert parse_variant("map:pixels:relative-l2").normaliser == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("chanelwise", UnknownName, "unknown variant 'chanelwise': did you mean 'channelwise'"),
+        ("latent", UnknownName, "unknown variant 'latent'.*latent-"),
+        ("", UnknownName, "unknown variant ''; known: channelwise, latent-cosine"),
+        ("map:pixels", UsageError, r"expected KIND:ACTION:DISTANCE\[:NORMALISER\], as in map:pixels:relative-l2"),
+        ("map:pixels:l2:none:none", UsageError, "expected KIND:ACTION:DISTANCE"),
+        ("map:", UsageError, "expected KIND:ACTION:DISTANCE"),
+        ("maps:pixels:l2", UnknownName, "unknown kind of tap 'maps': did you mean 'map'"),
+        ("map:pixel:l2", UnknownName, "unknown action in a variant 'pixel': did you mean 'pixels'.*--act"),
+        ("vector:permute:l2", UnknownName, "unknown action in a variant 'permute'.*give others to the tap with --act"),
+        ("map:pixels:l3", UnknownName, "unknown distance 'l3'; known: .*, l2, "),
+        ("map:pixels:", UnknownName, "unknown distance ''"),
+        ("map:pixels:l2:spread", UnknownName, "unknown normaliser 'spread': did you mean 'spread-l2'"),
+        ("vector:trivial:kl", UsageError, "the distance kl is for probability, not for a vector"),
+        ("vector:trivial:channelwise-cosine", UsageError, "channelwise-cosine is for map, not for a vector"),
+        ("vector:pixels:l2", UsageError, "'pixels' moves the grid of a map, and a vector has none"),
+        ("probability:pixels:kl", UsageError, "a probability has none"),
+        ("vector:trivial:l2:spread-cosine", UsageError, "spread-cosine goes with the distance cosine, not l2"),
+        ("vector:trivial:l2:spread-cosine-bounded", UsageError, "goes with the distance cosine, not l2"),
+    ],
+)
+def test_what_is_no_variant_is_refused(text: str, error: type[UsageError], says: str) -> None:
+    with pytest.raises(error, match=says) as caught:
+        parse_variant(text)
+    assert caught.value.exit_code == 2
+
+
+# ---- probabilities or logits ---------------------------------------------------------------------------------------
+
+
+def test_probabilities_are_told_from_logits() -> None:
+    p = np.random.default_rng(4).dirichlet(np.ones(9), size=6)
+    assert looks_like_probabilities(p)
+    assert looks_like_probabilities(p.astype(np.float16))
+    assert not looks_like_probabilities(np.log(p))
+    assert not looks_like_probabilities(p * 1.01)
+    assert not looks_like_probabilities(np.array([[1.5, -0.5]]))  # sums to 1
+    assert not looks_like_probabilities(np.stack([p[0], p[1] * 2]))  # one row is enough
+    assert looks_like_probabilities(np.full((1, 3000), 1 / 3000, dtype=np.float16), tolerance=1e-2)
+
+
+def test_logits_pass_through_a_float64_softmax() -> None:
+    y = np.array([[1000.0, 999.0, -1000.0], [0.0, 0.0, 0.0]], dtype=np.float32)
+    soft = as_probabilities(y, logits=True)
+    assert soft.dtype == np.float64
+    e = math.e
+    assert np.allclose(soft, [[e / (1 + e), 1 / (1 + e), 0.0], [1 / 3] * 3], rtol=1e-15, atol=0)
+
+
+def test_probabilities_are_made_to_sum_to_1_in_float64() -> None:
+    p = np.random.default_rng(5).dirichlet(np.ones(9), size=6).astype(np.float16)
+    scaled = as_probabilities(p, logits=False)
+    assert scaled.dtype == np.float64
+    assert np.allclose(scaled.sum(axis=-1), 1.0, rtol=0, atol=1e-15)
+    assert np.allclose(scaled, p, atol=2e-3)
+
+
+def test_grid_actions_of_different_groups_are_told_apart() -> None:
+    """The operators are cached by group and grid: names must not be confused."""
+    five = GridAction(parse_group("D2"), (1, 4, 4)), GridAction(parse_group("C4"), (1, 4, 4))
+    x = np.arange(16.0).reshape(1, 1, 4, 4)
+    assert not np.array_equal(five[0](1, x), five[1](1, x))
+    assert np.array_equal(five[0](1, x), five[1](2, x))
