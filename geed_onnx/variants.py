@@ -134,30 +134,25 @@ def kernel_mean(elements: Sequence[Array], kernel: Sequence[int]) -> Array:
     return total
 
 
-def deviations(
-    elements: Sequence[Array], action: Action, distance: Distance, only: Sequence[int] | None = None
-) -> Floats:
-    """Return m(f(gx), ρ(g) f̂(x)) for every image and element (of `only`), `(B, |G|)` float64.
+def deviations(elements: Sequence[Array], action: Action, distance: Distance) -> Floats:
+    """Return m(f(gx), ρ(g) f̂(x)) for every image and element, `(B, |G|)` float64.
 
     `elements[g]` is f(gx), `(B, *shape)`, for every g of the group.
     """
-    wanted = list(action.group.elements if only is None else only)
     centre = kernel_mean(elements, action.kernel)
-    column = {g: i for i, g in enumerate(wanted)}
-    out = np.full((len(centre), len(wanted)), distance.optimum)
-    if len(action.kernel) == 1:
-        # f̂(x) is f(x) itself, so that the identity is at equality
-        wanted = [g for g in wanted if g != action.kernel[0]]
+    out = np.full((len(centre), action.group.order), distance.optimum)
+    # where f̂(x) is f(x) itself, the identity is at equality
+    wanted = [g for g in action.group.elements if g != 0 or len(action.kernel) > 1]
     if distance.per_channel is None or not action.by_channel:
         for g, expected in action.orbit(centre, wanted):
-            out[:, column[g]] = distance(elements[g], expected)
+            out[:, g] = distance(elements[g], expected)
         return out
     each = {g: np.empty(centre.shape[:2]) for g in wanted}
     for part in _channel_slices(centre):
         for g, expected in action.orbit(centre[:, part], wanted):
             each[g][:, part] = distance.per_channel(elements[g][:, part], expected)
     for g, values in each.items():
-        out[:, column[g]] = values.mean(axis=1)
+        out[:, g] = values.mean(axis=1)
     return out
 
 
@@ -166,13 +161,6 @@ def _channel_slices(x: Array) -> Iterator[slice]:
     step = max(1, SLICE_VALUES // max(x[:, :1].size, 1))
     for start in range(0, x.shape[1], step):
         yield slice(start, min(start + step, x.shape[1]))
-
-
-def shares(action: Action, parts: int) -> list[list[int]]:
-    """Split the elements into at most `parts` lists of like size, those of one resampling together where possible."""
-    order = sorted(action.group.elements, key=lambda g: (action.resampled_by[g], g))
-    size = -(-len(order) // max(parts, 1))
-    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def floor_deviations(elements: Sequence[Array], action: Action, distance: Distance) -> Floats:

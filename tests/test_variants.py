@@ -23,7 +23,6 @@ from geed_onnx.variants import (
     kernel_mean,
     looks_like_probabilities,
     parse_variant,
-    shares,
     variants,
 )
 
@@ -161,7 +160,7 @@ def test_the_identity_element_is_in_the_mean() -> None:
 
 
 @pytest.mark.parametrize("spec", ["pixels", "trivial", "pixels+permute:1:1,2,3,0;0,3,2,1", "permute:1:0,1,2,3;1,0,3,2"])
-def test_deviations_do_not_depend_on_the_batch_or_on_how_they_are_shared(spec: str) -> None:
+def test_deviations_do_not_depend_on_the_batch(spec: str) -> None:
     group = parse_group("D4")
     action = output_action(spec, group, (4, 5, 5))
     elements = [e.astype(np.float32) for e in features(8, (4, 5, 5), batch=5)]
@@ -169,9 +168,6 @@ def test_deviations_do_not_depend_on_the_batch_or_on_how_they_are_shared(spec: s
         whole = deviations(elements, action, entry)
         for b in range(5):
             assert np.array_equal(deviations([e[b : b + 1] for e in elements], action, entry)[0], whole[b])
-        for parts in (1, 2, 3, 8, 20):
-            for share in shares(action, parts):
-                assert np.array_equal(deviations(elements, action, entry, share), whole[:, share])
 
 
 @pytest.mark.parametrize("name", ["C8", "D8"])
@@ -189,18 +185,6 @@ def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
         assert np.array_equal(floor_deviations(elements, action, distances[m]), floor)
     plain = np.stack([distances[m](elements[g], action(g, elements[0])) for g in group.elements], axis=1)
     assert np.allclose(whole, plain, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["C8", "D8", "C12", "C4"])
-@pytest.mark.parametrize("parts", [0, 1, 2, 3, 5, 100])
-def test_shares_are_a_partition(name: str, parts: int) -> None:
-    action = output_action("pixels", parse_group(name), (1, 4, 4))
-    found = shares(action, parts)
-    assert sorted(g for share in found for g in share) == list(action.group.elements)
-    assert 1 <= len(found) <= max(parts, 1)
-    assert all(found)
-    if parts == 2 and name in ("C8", "D8"):  # exact elements together, resampled ones together
-        assert [len({action.resampled_by[g] for g in share}) for share in found] == [1, 1]
 
 
 # ---- closed forms --------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ The journey of the data, which `measure` reads like::
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.engine.passes import Runner, batches
+from geed_onnx.engine.passes import Runner, batches, in_order
 from geed_onnx.engine.plan import Plan, Progress, Settings, make_plan
 from geed_onnx.engine.record import record
 from geed_onnx.engine.tally import Tally
@@ -150,16 +149,13 @@ def measure(
 
 def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify | None = None) -> list[Measured]:
     """Measure what `make_plan` settled; the deviations come with the results."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    # the next forward passes run meanwhile, on all cores; more threads here would only fight for the interpreter
-    workers = max(1, cores // 2)
     extra = [i for i in plan.spread_indices if i not in set(plan.indices)]
     runner = Runner(plan, progress, len(plan.indices) * plan.group.order + len(extra))
-    prints, warnings = Fingerprint(), list[str]()
-    with ThreadPoolExecutor(workers) as executor:
-        tally = Tally(plan, executor, workers)
+    prints = Fingerprint()
+    with ThreadPoolExecutor(plan.session.facts.workers) as executor:
+        tally = Tally(plan, executor)
         try:
-            count = _sample(plan, runner, tally, prints, warnings)
+            count, warnings = _sample(plan, runner, tally, executor, prints)
             _points(plan, runner, tally, tuple(extra))
             if plan.settings.floor:
                 _floors(plan, runner, tally)
@@ -181,24 +177,30 @@ def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify
             tally.close()
 
 
-def _sample(plan: Plan, runner: Runner, tally: Tally, prints: Fingerprint, warnings: list[str]) -> int:
-    """Run the orbits of the sample; returns the number of images."""
-    count, at_once = 0, [1]
-    for batch, outputs in runner.ahead(batches(plan, plan.indices, at_once)):
-        for name, raw in zip(batch.ids, batch.raw, strict=True):
-            prints.add(name, raw)
-        if count == 0:
-            given = plan.feed.model_input(batch.x)
-            warnings.extend(plausible(given, plan.feed.preprocessing, plan.metadata))
-            tally.bind(outputs)
-            at_once[0] = runner.orbits_at_once(outputs)
-        tally.add(batch, outputs)
-        count += len(batch.ids)
-        outputs.clear()  # before the next pass allocates its own
-    if count == 0:
+def _sample(
+    plan: Plan, runner: Runner, tally: Tally, executor: ThreadPoolExecutor, prints: Fingerprint
+) -> tuple[int, list[str]]:
+    """Run the orbits of the sample; returns the number of images, and warnings about what the model was given."""
+    at_once = [1]
+    source = batches(plan, plan.indices, at_once)
+    first = next(source, None)
+    if first is None:
         raise DataError(f"{plan.source.uri}: no image could be read")
+    warnings = list(plausible(plan.feed.model_input(first.x), plan.feed.preprocessing, plan.metadata))
+    # the first orbit is run alone: it tells the shapes that actions are bound to, and how many fit a micro-batch
+    outputs = runner.orbits(first)
+    tally.bind(outputs)
+    at_once[0] = runner.orbits_at_once(outputs)
+    tally.take(first, tally.digest(first, outputs))
+    prints.add_all(first.ids, first.raw)
+    count = len(first.ids)
+    workers = plan.session.facts.workers
+    for batch, digest in in_order(executor, workers, source, lambda b: tally.digest(b, runner.orbits(b))):
+        tally.take(batch, digest)
+        prints.add_all(batch.ids, batch.raw)
+        count += len(batch.ids)
     tally.finish_reference()
-    return count
+    return count, warnings
 
 
 def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from geed_onnx.engine.plan import Plan, Progress
 from geed_onnx.errors import OutOfMemory
 
 Array = npt.NDArray[Any]
+T = TypeVar("T")
 
 #: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
 MICRO_BATCH_BYTES = 24 << 20
@@ -26,6 +28,8 @@ MOST_ROWS = 256
 class Batch:
     """Images of one micro-batch: `x` is `(B, *shape)`, what the group acts on; `raw` the arrays as read."""
 
+    start: int
+    """place of its first image in the sample"""
     indices: tuple[int, ...]
     ids: tuple[str, ...]
     raw: tuple[Array, ...]
@@ -46,21 +50,6 @@ class Runner:
         orbit = orbit_of(self._plan.acting, batch.x)
         flat = self.run(orbit.reshape(-1, *batch.x.shape[1:]))
         return {name: y.reshape(len(batch.x), -1, *y.shape[1:]) for name, y in flat.items()}
-
-    def ahead(self, source: Iterator[Batch]) -> Iterator[tuple[Batch, dict[str, Array]]]:
-        """Yield each batch with its orbits' outputs, the next one being read and run meanwhile (after the first)."""
-
-        def following() -> tuple[Batch, dict[str, Array]] | None:
-            batch = next(source, None)
-            return None if batch is None else (batch, self.orbits(batch))
-
-        done = following()
-        with ThreadPoolExecutor(1, thread_name_prefix="forward") as forward:
-            while done is not None:
-                # the first is looked at alone: it says how many orbits the next ones may hold
-                running = forward.submit(following) if self.done > self._plan.group.order else None
-                yield done
-                done = following() if running is None else running.result()
 
     def run(self, x: Array) -> dict[str, Array]:
         """Return {tap: (rows, …)} for rows `(rows, *shape)` that the group acted on."""
@@ -99,7 +88,28 @@ class Runner:
 
 def batches(plan: Plan, indices: tuple[int, ...], at_once: Sequence[int]) -> Iterator[Batch]:
     """Yield the images of `indices` in batches of `at_once[0]`, which may change on the way (the first is a probe)."""
-    images = plan.images(indices)
+    images, start = plan.images(indices), 0
     while chunk := list(islice(images, max(1, at_once[0]))):
         numbers, ids, raw, x = zip(*chunk, strict=True)
-        yield Batch(numbers, ids, raw, np.stack(x))
+        yield Batch(start, numbers, ids, raw, np.stack(x))
+        start += len(chunk)
+
+
+def in_order(
+    executor: Executor, ahead: int, source: Iterable[Batch], work: Callable[[Batch], T]
+) -> Iterator[tuple[Batch, T]]:
+    """Yield (batch, work(batch)) in the source's order, at most `ahead` batches being worked on at once."""
+    waiting: deque[tuple[Batch, Future[T]]] = deque()
+    try:
+        for batch in source:
+            waiting.append((batch, executor.submit(work, batch)))
+            if len(waiting) >= ahead:
+                done, future = waiting.popleft()
+                yield done, future.result()
+        while waiting:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    finally:
+        # after an error: what has not begun need not
+        for _, future in waiting:
+            future.cancel()

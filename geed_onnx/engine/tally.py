@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,15 +24,12 @@ from geed_onnx.variants import (
     deviations,
     floor_deviations,
     looks_like_probabilities,
-    shares,
 )
 
 Array = npt.NDArray[Any]
 
 #: Reference orbits beyond this are kept in a temporary file, not in memory.
 REFERENCE_BYTES = 1 << 30
-#: Deviations of larger tensors are shared between threads, element by element.
-SHARED_VALUES = 1 << 18
 
 
 @dataclass
@@ -81,11 +78,24 @@ class Gathered:
     reference: list[list[Array]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class TapDigest:
+    """What is kept of one tap's activations in one batch; lists run over the cells that are measured."""
+
+    logits: bool | None
+    rows: list[Floats]
+    floors: list[Floats | None]
+    spread: dict[str, Array]
+    reference: list[Array]
+    zero_channels: int
+    channels: int
+
+
 class Tally:
     """Takes activations `(B, |G|, …)` batch by batch and keeps what the statistics need."""
 
-    def __init__(self, plan: Plan, executor: Executor, workers: int) -> None:
-        self._plan, self._executor, self._workers = plan, executor, workers
+    def __init__(self, plan: Plan, executor: Executor) -> None:
+        self._plan, self._executor = plan, executor
         self._gathered: dict[str, Gathered] = {}
         self.reference_ids: list[str] = []
         self.reference_indices: list[int] = []
@@ -133,112 +143,100 @@ class Tally:
 
     # --- the sample ---------------------------------------------------------------------------------------------
 
-    def add(self, batch: Batch, outputs: dict[str, Array]) -> None:
-        """Take in one batch of orbits `{tap: (B, |G|, …)}`; nothing of it is kept but what the class promises."""
-        jobs, ids = [], batch.ids
-        spread_ids = frozenset(name for i, name in zip(batch.indices, ids, strict=True) if i in self._spread)
-        fresh = max(0, min(self._wanted - len(self.reference_ids), len(ids)))
-        every = self._gathered.values()
-        understood = self._executor.map(lambda g: self._understood(g, outputs[g.target.name], ids), every)
-        for gathered, y in zip(every, understood, strict=True):
-            self._count_zero_channels(gathered, y)
-            self.add_spread(gathered, ids, y[:, 0], spread_ids)
+    def digest(self, batch: Batch, outputs: dict[str, Array]) -> list[TapDigest]:
+        """Reduce one batch of orbits `{tap: (B, |G|, …)}` to what is kept of it; changes nothing, so threads may."""
+        fresh = min(max(self._wanted - batch.start, 0), len(batch.ids))
+        return [self._digest(g, batch, outputs[g.target.name], fresh) for g in self._gathered.values()]
+
+    def _digest(self, gathered: Gathered, batch: Batch, raw: Array, fresh: int) -> TapDigest:
+        y, logits = self._understood(gathered, raw, batch.ids)
+        measured = [c for c in gathered.cells if c.action is not None]
+        elements = [y[:, g] for g in range(y.shape[1])]
+        first = [y[:fresh, g] for g in range(y.shape[1])]
+        dead, channels = self._zero_channels(gathered, y)
+        return TapDigest(
+            logits=logits,
+            rows=[deviations(elements, c.bound, c.variant.m) for c in measured],
+            floors=[floor_deviations(first, c.bound, c.variant.m) if fresh and c.resamples else None for c in measured],
+            spread=self._spread_features(gathered, batch.ids, y[:, 0], [i in self._spread for i in batch.indices]),
+            # a batch that is all reference is kept as it came: copying it would cost more than its deviations
+            reference=list(y if fresh == len(y) else y[:fresh].copy()) if measured and fresh else [],
+            zero_channels=dead,
+            channels=channels,
+        )
+
+    def take(self, batch: Batch, digests: list[TapDigest]) -> None:
+        """Take in a digest; batches come in the sample's order."""
+        for gathered, digest in zip(self._gathered.values(), digests, strict=True):
+            gathered.logits = digest.logits
+            gathered.zero_channels += digest.zero_channels
+            gathered.channels += digest.channels
+            gathered.spread |= digest.spread
+            gathered.reference.extend(self._kept(orbit) for orbit in digest.reference)
             measured = [c for c in gathered.cells if c.action is not None]
-            if measured and fresh:
-                # a batch that is all reference is kept as it came: copying it costs more than its deviations
-                gathered.reference.extend(self._kept(y[i], copy=fresh < len(y)) for i in range(fresh))
-            for cell in measured:
-                jobs.append((cell, y, fresh))
-                cell.ids.extend(ids)
-        for (cell, _, fresh), rows, floors in zip(jobs, *self._rows(jobs), strict=True):
-            cell.rows.append(rows)
-            if fresh and cell.resamples:
-                cell.floors.append(floors)
-        self.reference_ids.extend(ids[:fresh])
+            for cell, rows, floors in zip(measured, digest.rows, digest.floors, strict=True):
+                cell.ids.extend(batch.ids)
+                cell.rows.append(rows)
+                if floors is not None:
+                    cell.floors.append(floors)
+        fresh = max(self._wanted - len(self.reference_ids), 0)
+        self.reference_ids.extend(batch.ids[:fresh])
         self.reference_indices.extend(batch.indices[:fresh])
-        if fresh and len(self.reference_ids) == self._wanted:
+        if len(self.reference_ids) == self._wanted:
             self.finish_reference()
 
-    def _rows(self, jobs: list[tuple[Cell, Array, int]]) -> tuple[list[Floats], list[Floats]]:
-        """Compute deviations and floors of all cells on all cores, the largest pieces first."""
-        pieces: list[tuple[int, int, list[int], Any]] = []
-        floors: list[Any] = []
-        order = sorted(range(len(jobs)), key=lambda j: -jobs[j][1].size)
-        for j in order:
-            cell, y, _ = jobs[j]
-            for start, stop in self._spans(y):
-                elements = [y[start:stop, g] for g in range(y.shape[1])]
-                for part in shares(cell.bound, self._workers if y[0].size >= SHARED_VALUES else 1):
-                    task = self._executor.submit(deviations, elements, cell.bound, cell.variant.m, part)
-                    pieces.append((j, start, part, task))
-        for cell, y, fresh in jobs:
-            wanted = fresh if cell.resamples else 0
-            elements = [y[:wanted, g] for g in range(y.shape[1])]
-            floors.append(
-                self._executor.submit(floor_deviations, elements, cell.bound, cell.variant.m) if wanted else None
-            )
-        rows = [np.empty((len(y), y.shape[1])) for _, y, _ in jobs]
-        for j, start, part, task in pieces:
-            values = task.result()
-            rows[j][start : start + len(values), part] = values
-        return rows, [f.result() if f is not None else np.empty((0, 0)) for f in floors]
-
-    def _spans(self, y: Array) -> Iterable[tuple[int, int]]:
-        """Split a batch so that one piece is large enough to be worth a task and small enough for the cache."""
-        step = max(1, (4 * SHARED_VALUES) // max(y[0].size, 1))
-        return [(s, min(s + step, len(y))) for s in range(0, len(y), step)]
-
-    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str]) -> Array:
-        """Check a tap's values and bring them to what its kind means: masked maps, probabilities in float64."""
+    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str]) -> tuple[Array, bool | None]:
+        """Check a tap's values and bring them to what its kind means; for probabilities, say whether it was logits."""
+        name = gathered.target.name
         if y.shape[2:] != gathered.shape:
             raise MeasureError(
-                f"tap {gathered.target.name!r} came as {y.shape[2:]} after {gathered.shape}: a tap's shape must not"
-                " depend on the image"
+                f"tap {name!r} came as {y.shape[2:]} after {gathered.shape}: a tap's shape must not depend on the image"
             )
-        _check_finite(gathered.target.name, y, ids)
+        _check_finite(name, y, ids)
         if gathered.target.kind == "map":
-            return masked(y, self._plan.settings.mask)
+            return masked(y, self._plan.settings.mask), None
         if gathered.target.kind != "probability":
-            return y
-        normal = looks_like_probabilities(y)
-        if gathered.logits is None:
-            gathered.logits = gathered.target.logits is True or not normal
-        elif not gathered.logits and not normal:
+            return y, None
+        normal, logits = looks_like_probabilities(y), gathered.logits
+        if logits is None:
+            logits = gathered.target.logits is True or not normal
+        elif not logits and not normal:
             raise MeasureError(
-                f"tap {gathered.target.name!r} sums to 1 for the first images, but not for {ids[0]!r} and those after"
-                " it; tap the logits instead"
+                f"tap {name!r} sums to 1 for the first images, but not for all of {ids[0]!r} and those after it; tap"
+                " the logits instead"
             )
-        return as_probabilities(y, logits=gathered.logits)
+        return as_probabilities(y, logits=logits), logits
 
-    def _count_zero_channels(self, gathered: Gathered, y: Array) -> None:
-        if any(c.variant.distance.startswith("channelwise") for c in gathered.cells):
-            alive = y[:, 0].reshape(*y.shape[:1], y.shape[2], -1).any(axis=2)
-            gathered.channels += alive.size
-            gathered.zero_channels += int(alive.size - np.count_nonzero(alive))
+    def _zero_channels(self, gathered: Gathered, y: Array) -> tuple[int, int]:
+        """Return (channels of f(x) that are zero everywhere, all channels), where a variant goes by channels."""
+        if not any(c.variant.distance.startswith("channelwise") for c in gathered.cells):
+            return 0, 0
+        alive = y[:, 0].reshape(*y.shape[:1], y.shape[2], -1).any(axis=2)
+        return int(alive.size - np.count_nonzero(alive)), alive.size
 
     # --- spread points ------------------------------------------------------------------------------------------
 
-    def add_spread(self, gathered: Gathered, ids: Sequence[str], y: Array, wanted: frozenset[str]) -> None:
-        """Keep f(x) `(B, …)` of the un-transformed spread points, where a variant needs M."""
-        if any(c.variant.scale.spread and c.action is not None for c in gathered.cells):
-            for name, features in zip(ids, y, strict=True):
-                if name in wanted:
-                    gathered.spread[name] = features.copy()
+    def _spread_features(
+        self, gathered: Gathered, ids: Sequence[str], y: Array, wanted: Sequence[bool]
+    ) -> dict[str, Array]:
+        """Return f(x) `(B, …)` of the un-transformed spread points by id, where a variant needs M."""
+        if not any(c.variant.scale.spread and c.action is not None for c in gathered.cells):
+            return {}
+        return {name: row.copy() for name, row, inside in zip(ids, y, wanted, strict=True) if inside}
 
     def add_points(self, ids: Sequence[str], outputs: dict[str, Array]) -> None:
         """Take in spread points that are not of the sample, `{tap: (B, …)}`."""
-        wanted = frozenset(ids)
         for gathered in self._gathered.values():
-            y = self._understood(gathered, outputs[gathered.target.name][:, None], ids)[:, 0]
-            self.add_spread(gathered, ids, y, wanted)
+            y, _ = self._understood(gathered, outputs[gathered.target.name][:, None], ids)
+            gathered.spread |= self._spread_features(gathered, ids, y[:, 0], [True] * len(ids))
 
     # --- reference levels ---------------------------------------------------------------------------------------
 
-    def _kept(self, orbit: Array, *, copy: bool) -> list[Array]:
+    def _kept(self, orbit: Array) -> list[Array]:
         """Keep one orbit `(|G|, …)` as |G| arrays `(1, …)`; in a file once the reference orbits outgrow memory."""
         self._spooled += orbit.nbytes
         if self._spooled <= REFERENCE_BYTES:
-            return list((orbit.copy() if copy else orbit)[:, None])
+            return list(orbit[:, None])
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="geed-onnx-")
         name = os.path.join(self._folder.name, f"{self._spooled}.npy")
@@ -251,34 +249,31 @@ class Tally:
         n = len(self.reference_ids)
         tasks = []
         for gathered in sorted(self._gathered.values(), key=lambda g: -int(np.prod(g.shape))):
-            orbits = gathered.reference
             for cell in gathered.cells:
-                if cell.action is None or n < 2 or cell.nulls:
-                    continue
-                large = int(np.prod(gathered.shape)) * cell.action.group.order >= SHARED_VALUES
-                for i in range(n):
-                    broken = broken_orbit(orbits, i)
-                    for part in shares(cell.action, self._workers if large else 1):
-                        task = self._executor.submit(deviations, broken, cell.action, cell.variant.m, part)
-                        tasks.append((cell, i, part, task))
-                cell.nulls = [np.empty((1, cell.action.group.order)) for _ in range(n)]
-                cell.contrasts = [
-                    float(cell.variant.m(orbits[i][0], orbits[(i + 1) % n][0])[0]) - cell.variant.m.optimum
-                    for i in range(n)
-                ]
-        for cell, i, part, task in tasks:
-            cell.nulls[i][:, part] = task.result()
+                if cell.action is not None and n >= 2 and not cell.nulls:
+                    tasks.append(
+                        (cell, [self._executor.submit(_broken, cell, gathered.reference, i) for i in range(n)])
+                    )
+        for cell, futures in tasks:
+            cell.nulls, cell.contrasts = (list(part) for part in zip(*(f.result() for f in futures), strict=True))
         for gathered in self._gathered.values():
             gathered.reference.clear()
 
     def add_floor(self, name: str, outputs: dict[str, Array]) -> None:
         """Take in f(g⁻¹(g x)) of one reference image, `{tap: (1, |G|, …)}`, for actions that do not resample."""
         for gathered in self._gathered.values():
-            y = self._understood(gathered, outputs[gathered.target.name], [name])
+            y, _ = self._understood(gathered, outputs[gathered.target.name], [name])
             for cell in gathered.cells:
                 if cell.action is not None and not cell.resamples:
                     acted = [cell.action(g, y[:, g]) for g in range(y.shape[1])]
                     cell.floors.append(deviations(acted, cell.action, cell.variant.m))
+
+
+def _broken(cell: Cell, orbits: Sequence[Sequence[Array]], i: int) -> tuple[Floats, float]:
+    """Return row i of the null, `(1, |G|)`, and how far image i is from the next, above the optimum."""
+    m = cell.variant.m
+    contrast = float(m(orbits[i][0], orbits[(i + 1) % len(orbits)][0])[0]) - m.optimum
+    return deviations(broken_orbit(orbits, i), cell.bound, m), contrast
 
 
 def _check_finite(name: str, y: Array, ids: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from geed_onnx.sessions.providers import CPU, CUDA, not_obtained, resolve_provid
 from geed_onnx.sessions.session import Array, SessionFacts
 from geed_onnx.taps import Graph, Port, Tap, exposed
 
+#: Batches run at once on a CPU; each holds a micro-batch in memory.
+MOST_WORKERS = 4
 #: How far a batch may differ from single images before it is taken for another computation, relative to the largest.
 BATCH_TOLERANCE = {"float16": 3e-2}
 DEFAULT_BATCH_TOLERANCE = 1e-3
@@ -123,6 +126,8 @@ class OnnxSession:
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
         self._batching = "dynamic" if self._fixed is None else "looped"
         self._verified = False
+        self._lock = threading.Lock()
+        self._device = threading.Lock()  # buffers are reused, and not every provider takes two passes at once
         self._buffers: dict[tuple[tuple[int, ...], str], Any] = {}
         self._notes: list[str] = []
 
@@ -134,7 +139,8 @@ class OnnxSession:
 
         return SessionFacts(
             provider=self._session.get_providers()[0],
-            threads=self._threads,
+            threads=self._threads // self._workers if self._provider == CPU else self._threads,
+            workers=self._workers,
             versions={"onnxruntime": ort.__version__, "onnx": onnx.__version__, "numpy": np.__version__},
             batching=self._batching,
             tf32=self._options.tf32 and self._provider == CUDA,
@@ -148,12 +154,20 @@ class OnnxSession:
             return self._options.threads
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
+    @property
+    def _workers(self) -> int:
+        """How many batches run at once: on a CPU each on threads of its own, because threads that share one pass wait
+        for one another; elsewhere one on the device while NumPy works on the other."""
+        return min(self._threads, MOST_WORKERS) if self._provider == CPU else 2
+
     def run(self, x: Array) -> dict[str, Array]:
-        """Run one batch `(B, …)` of model inputs; returns every tap, maps as NCHW, half precision as float32."""
-        if self._fixed is not None and self._batching == "looped" and not self._verified and len(x) > self._fixed:
-            self._try_rewriting(x)
-        elif self._batching == "dynamic" and not self._verified and len(x) > 1:
-            self._verify_dynamic(x)
+        """Run one batch `(B, …)` of model inputs; returns every tap, maps as NCHW, half precision as float32.
+
+        Several threads may call it at once.
+        """
+        if not self._verified:
+            with self._lock:
+                self._verify(x)
         if self._batching == "looped":
             return self._canonical(self._looped(x))
         return self._canonical(self._raw(self._session, x))
@@ -201,25 +215,34 @@ class OnnxSession:
                 return False
         return True
 
+    def _verify(self, x: Array) -> None:
+        """Settle how batches are run, on the first real batch of more than one image."""
+        if self._verified:
+            return
+        if self._fixed is not None and len(x) > self._fixed:
+            self._try_rewriting(x)
+        elif self._fixed is None and len(x) > 1:
+            self._verify_dynamic(x)
+
     def _try_rewriting(self, x: Array) -> None:
         """Make a fixed batch dynamic if that changes nothing; some files silently compute something else then."""
-        self._verified = True
         probe = self._probe(x)
         single = self._looped(probe)
         try:
             candidate = self._open(exposed(self._graph, self._names, batch="dynamic"))
             if self._same(self._raw(candidate, probe), single):
                 self._session, self._batching = candidate, "rewritten"
+                self._verified = True
                 return
         except OutOfMemory:
             raise
         except (SessionError, ModelError):
             pass  # a graph that holds its batch in a Reshape, say, does not run with another: the loop serves
+        self._verified = True
         self._notes.append(f"the file's batch is fixed at {self._fixed} and cannot be changed: run piece by piece")
 
     def _verify_dynamic(self, x: Array) -> None:
         """Check that a batch gives what single images give; a Reshape may hold the batch the file was made with."""
-        self._verified = True
         probe = self._probe(x)
         single = [
             np.concatenate(parts)
@@ -229,6 +252,7 @@ class OnnxSession:
         ]
         try:
             if self._same(self._raw(self._session, probe), single):
+                self._verified = True
                 return
             why = "a batch gives other values than its images one by one"
         except OutOfMemory:
@@ -236,6 +260,7 @@ class OnnxSession:
         except SessionError:
             why = "it does not run on more than one image"
         self._batching = "looped"
+        self._verified = True
         self._notes.append(f"the file says its batch is free, but {why}: run image by image")
 
     # --- ONNX Runtime -------------------------------------------------------------------------------------------
@@ -247,7 +272,7 @@ class OnnxSession:
             with _hushed(ort, self._provider):
                 ort.preload_dlls()
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self._threads
+        settings.intra_op_num_threads = self._threads // self._workers if self._provider == CPU else self._threads
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4
         settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._options.spinning)))
@@ -288,7 +313,11 @@ class OnnxSession:
     def _raw(self, session: Any, x: Array) -> list[Array]:
         try:
             if self._provider == CUDA:
-                return self._bound(session, x)
+                with self._device:
+                    return self._bound(session, x)
+            if self._provider != CPU:
+                with self._device:
+                    return list(session.run(self._names, self._feed(x)))
             outputs: list[Array] = session.run(self._names, self._feed(x))
         except MemoryError as error:
             raise OutOfMemory(f"a batch of {len(x)} does not fit into memory") from error

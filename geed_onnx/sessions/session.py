@@ -22,6 +22,9 @@ class SessionFacts:
     provider: str
     """the execution provider *obtained*, such as `CPUExecutionProvider`"""
     threads: int = 1
+    """of one forward pass"""
+    workers: int = 1
+    """how many batches may be run at once, each on `threads` threads"""
     versions: Mapping[str, str] | None = None
     batching: str = "dynamic"
     """dynamic; rewritten (a fixed batch made dynamic, verified against single images); looped"""

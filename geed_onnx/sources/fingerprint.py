@@ -44,6 +44,11 @@ class Fingerprint:
         """
         self._put(name, _digest(name, array))
 
+    def add_all(self, names: Iterable[str], arrays: Iterable[Array]) -> None:
+        """Take in several images."""
+        for name, array in zip(names, arrays, strict=True):
+            self.add(name, array)
+
     def merge(self, other: Fingerprint) -> Fingerprint:
         """Return the fingerprint of the images of both."""
         both = Fingerprint()
