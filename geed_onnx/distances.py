@@ -25,9 +25,29 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 #: float64 values converted at once, so that a block of both operands stays in the second-level cache.
-BLOCK_VALUES = 1 << 17
+BLOCK_VALUES = 1 << 16
 #: Longer dot products are split, so that no BLAS spreads one over threads and changes its rounding.
 SPAN = 1 << 13
+
+
+@dataclass(frozen=True)
+class ChannelForm:
+    """A distance of two channels as a function of sums over their pixels.
+
+    Attributes
+    ----------
+    sums : (B, c, …), (B, c, …) -> (k, B, c) float64
+        For any slice of the channels.
+    value : (k, …) -> (…) float64
+        From the sums, for arrays of any further shape.
+    """
+
+    sums: Callable[[Array, Array], Floats]
+    value: Callable[[Floats], Floats]
+
+    def __call__(self, a: Array, b: Array) -> Floats:
+        """Return the value of every channel of (B, c, …), shape (B, c)."""
+        return self.value(self.sums(a, b))
 
 
 @dataclass(frozen=True)
@@ -52,8 +72,8 @@ class Distance:
         Differences below this are not told from rounding of float32 features.
     about : str
         One line for `geed-onnx list distances`.
-    per_channel : (B, c, …), (B, c, …) -> (B, c) float64, or None
-        Where m is a mean over channels: the value of each, so that a large map can be compared a slice at a time.
+    per_channel : ChannelForm or None
+        Where m is a mean over channels: how each one's value is made, so that a large map is compared slice by slice.
     """
 
     name: str
@@ -64,7 +84,7 @@ class Distance:
     laws: frozenset[str]
     about: str
     resolution: float = 1e-6
-    per_channel: Callable[[Array, Array], Floats] | None = None
+    per_channel: ChannelForm | None = None
 
     def __call__(self, a: Array, b: Array) -> Floats:
         """Return m(a, b), shape (B,), float64."""
@@ -128,25 +148,34 @@ def negative_cosine(a: Array, b: Array) -> Floats:
     return -cosines(*row_products(_flat(a), _flat(b)))
 
 
-def channel_cosines(a: Array, b: Array) -> Floats:
-    """Return −cos(a_i, b_i) for every channel of (B, C, …), shape (B, C)."""
-    return -cosines(*row_products(_channels(a), _channels(b))).reshape(a.shape[:2])
+def _product_sums(a: Array, b: Array) -> Floats:
+    """Return (a·b, a·a, b·b) of every channel of (B, c, …), shape (3, B, c)."""
+    return np.stack(row_products(_channels(a), _channels(b))).reshape(3, *a.shape[:2])
 
 
-def channel_correlations(a: Array, b: Array) -> Floats:
-    """Return −cos of the centred channels of (B, C, …), shape (B, C)."""
-    return -cosines(*row_products(_centred(_channels(a)), _centred(_channels(b)))).reshape(a.shape[:2])
+def _centred_sums(a: Array, b: Array) -> Floats:
+    """Return the same of the centred channels."""
+    return np.stack(row_products(_centred(_channels(a)), _centred(_channels(b)))).reshape(3, *a.shape[:2])
+
+
+def _negative_cosines(sums: Floats) -> Floats:
+    """Return −cos from (a·b, a·a, b·b)."""
+    return -cosines(sums[0], sums[1], sums[2])
+
+
+CHANNEL_COSINE = ChannelForm(_product_sums, _negative_cosines)
+CHANNEL_CORRELATION = ChannelForm(_centred_sums, _negative_cosines)
 
 
 def channelwise_cosine(a: Array, b: Array) -> Floats:
     """Channelwise negative cosine, eq. (5): −(1/C) Σ_i cos(a_i, b_i) for (B, C, …)."""
-    means: Floats = channel_cosines(a, b).mean(axis=1)
+    means: Floats = CHANNEL_COSINE(a, b).mean(axis=1)
     return means
 
 
 def channelwise_correlation(a: Array, b: Array) -> Floats:
     """Channelwise negative correlation: eq. (5) with every channel centred; two constant channels are equal."""
-    means: Floats = channel_correlations(a, b).mean(axis=1)
+    means: Floats = CHANNEL_CORRELATION(a, b).mean(axis=1)
     return means
 
 
@@ -199,7 +228,7 @@ def _add(
     kinds: tuple[str, ...],
     laws: str,
     about: str,
-    per_channel: Callable[[Array, Array], Floats] | None = None,
+    per_channel: ChannelForm | None = None,
 ) -> Distance:
     return distances.register(
         name, Distance(name, compute, optimum, largest, kinds, frozenset(laws.split()), about, per_channel=per_channel)
@@ -218,7 +247,7 @@ _add(
     ("map",),
     "symmetric scale-free",
     "−(1/C) Σ cos(a_i, b_i) over channels, eq. (5)",
-    channel_cosines,
+    CHANNEL_COSINE,
 )
 _add(
     "channelwise-correlation",
@@ -228,7 +257,7 @@ _add(
     ("map",),
     "symmetric scale-free shift-free",
     "eq. (5) with centred channels",
-    channel_correlations,
+    CHANNEL_CORRELATION,
 )
 _add("kl", kullback_leibler, 0.0, np.inf, ("probability",), "definite", "Σ a log(a/b), natural logarithm")
 _add(

@@ -10,7 +10,7 @@ The five of the paper have names; any other combination is written `KIND:ACTION:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,17 +143,37 @@ def deviations(elements: Sequence[Array], action: Action, distance: Distance) ->
     out = np.full((len(centre), action.group.order), distance.optimum)
     # where f̂(x) is f(x) itself, the identity is at equality
     wanted = [g for g in action.group.elements if g != 0 or len(action.kernel) > 1]
-    if distance.per_channel is None or not action.by_channel:
-        for g, expected in action.orbit(centre, wanted):
-            out[:, g] = distance(elements[g], expected)
-        return out
-    each = {g: np.empty(centre.shape[:2]) for g in wanted}
-    for part in _channel_slices(centre):
-        for g, expected in action.orbit(centre[:, part], wanted):
-            each[g][:, part] = distance.per_channel(elements[g][:, part], expected)
-    for g, values in each.items():
-        out[:, g] = values.mean(axis=1)
+    if wanted:
+        out[:, wanted] = compared(elements, centre, action, distance, wanted)
     return out
+
+
+def compared(
+    elements: Sequence[Array] | Mapping[int, Array],
+    centre: Array,
+    action: Action,
+    distance: Distance,
+    wanted: Sequence[int],
+) -> Floats:
+    """Return m(elements[g], ρ(g) centre) for the wanted g, `(B, len(wanted))`; each is `(B, *shape)`.
+
+    Large maps are compared a slice of channels at a time where action and distance allow it, in the cache.
+    """
+    column = {g: i for i, g in enumerate(wanted)}
+    form = distance.per_channel
+    if form is None or not action.by_channel:
+        out = np.empty((len(centre), len(wanted)))
+        for g, expected in action.orbit(centre, wanted):
+            out[:, column[g]] = distance(elements[g], expected)
+        return out
+    sums: list[Floats] = []
+    for part in _channel_slices(centre):
+        some: dict[int, Floats] = {}
+        for g, expected in action.orbit(centre[:, part], wanted):
+            some[g] = form.sums(elements[g][:, part], expected)
+        sums.append(np.stack([some[g] for g in wanted], axis=1))
+    means: Floats = form.value(np.concatenate(sums, axis=-1)).mean(axis=-1).T
+    return means
 
 
 def _channel_slices(x: Array) -> Iterator[slice]:
@@ -183,10 +203,10 @@ def _lost(g: int, centre: Array, action: Action, distance: Distance) -> Floats:
     if distance.per_channel is None or not action.by_channel:
         return distance(action(back, action(g, centre)), centre)
     parts = [
-        distance.per_channel(action(back, action(g, centre[:, part])), centre[:, part])
+        distance.per_channel.sums(action(back, action(g, centre[:, part])), centre[:, part])
         for part in _channel_slices(centre)
     ]
-    means: Floats = np.concatenate(parts, axis=1).mean(axis=1)
+    means: Floats = distance.per_channel.value(np.concatenate(parts, axis=-1)).mean(axis=-1)
     return means
 
 
@@ -197,6 +217,15 @@ def broken_orbit(orbits: Sequence[Sequence[Array]], i: int) -> list[Array]:
     """
     n = len(orbits)
     return [orbits[(i + g) % n][g] for g in range(len(orbits[0]))]
+
+
+def broken_deviation(g: int, element: Array, centre: Array, action: Action, distance: Distance) -> Floats:
+    """Return m(f(g x_j), ρ(g) f(x_i)) for pairs of images, `(B,)`: one element of broken orbits whose f̂ is f.
+
+    `element` is f(g x_j) and `centre` f(x_i) with j = (i + g) mod N, each `(B, *shape)`.
+    """
+    one: Floats = compared({g: element}, centre, action, distance, [g])[:, 0]
+    return one
 
 
 def looks_like_probabilities(y: Array, tolerance: float = 1e-3) -> bool:

@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.engine.passes import Runner, batches, in_order
+from geed_onnx.engine.passes import Batch, Runner, batch_of, batches, in_order
 from geed_onnx.engine.plan import Plan, Progress, Settings, make_plan
 from geed_onnx.engine.record import record
-from geed_onnx.engine.tally import Tally
+from geed_onnx.engine.tally import Tally, TapDigest
 from geed_onnx.errors import DataError
 from geed_onnx.estimators import Deviations
 from geed_onnx.groups import Group
@@ -181,33 +182,62 @@ def _sample(
     plan: Plan, runner: Runner, tally: Tally, executor: ThreadPoolExecutor, prints: Fingerprint
 ) -> tuple[int, list[str]]:
     """Run the orbits of the sample; returns the number of images, and warnings about what the model was given."""
-    at_once = [1]
-    source = batches(plan, plan.indices, at_once)
-    first = next(source, None)
-    if first is None:
+    images = plan.images(plan.indices)
+    head = list(islice(images, max(1, plan.settings.reference_samples)))
+    if not head:
         raise DataError(f"{plan.source.uri}: no image could be read")
+    first = batch_of(head)
     warnings = list(plausible(plan.feed.model_input(first.x), plan.feed.preprocessing, plan.metadata))
-    # the first orbit is run alone: it tells the shapes that actions are bound to, and how many fit a micro-batch
-    outputs = runner.orbits(first)
-    tally.bind(outputs)
-    at_once[0] = runner.orbits_at_once(outputs)
-    tally.take(first, tally.digest(first, outputs))
-    prints.add_all(first.ids, first.raw)
-    count = len(first.ids)
-    workers = plan.session.facts.workers
-    for batch, digest in in_order(executor, workers, source, lambda b: tally.digest(b, runner.orbits(b))):
-        tally.take(batch, digest)
-        prints.add_all(batch.ids, batch.raw)
-        count += len(batch.ids)
-    tally.finish_reference()
+    identity, at_once = _identity(plan, runner, tally, executor, first)
+    workers, many = plan.session.facts.workers, plan.settings.reference_samples > 0
+    count = 0
+
+    def reference(batch: Batch) -> list[TapDigest]:
+        rows = slice(batch.start, batch.start + len(batch.ids))
+        known = {name: _joined(y[rows]) for name, y in identity.items()}
+        return tally.digest(batch, runner.orbits(batch, known), reference=many)
+
+    def ordinary(batch: Batch) -> list[TapDigest]:
+        return tally.digest(batch, runner.orbits(batch), reference=False)
+
+    for source, work in ((iter(head), reference), (images, ordinary)):
+        for batch, digest in in_order(executor, workers, batches(source, at_once), work):
+            tally.take(batch, digest)
+            prints.add_all(batch.ids, batch.raw)
+            count += len(batch.ids)
+        if work is reference:
+            identity.clear()
+            if many:
+                tally.finish_reference(first)
     return count, warnings
+
+
+def _identity(
+    plan: Plan, runner: Runner, tally: Tally, executor: ThreadPoolExecutor, head: Batch
+) -> tuple[dict[str, list[Array]], int]:
+    """Run f(x) of the reference images, which their orbits' nulls are held against; bind the actions to its shapes.
+
+    Returns {tap: [f(x) as (1, …)]}, and how many orbits fit one micro-batch.
+    """
+    outputs = runner.run(head.x[:2])  # two, so that a session can tell whether a batch mixes its images
+    tally.bind(outputs)
+    at_once = runner.orbits_at_once(outputs)
+    size = max(1, min(runner.rows or 1, -(-len(head.x[2:]) // plan.session.facts.workers)))
+    pieces = [head.x[i : i + size] for i in range(2, len(head.x), size)]
+    parts = [outputs, *executor.map(runner.run, pieces)]
+    identity = {name: [row[None] for part in parts for row in part[name]] for name in outputs}
+    if plan.settings.reference_samples:
+        tally.add_centres(head.ids, identity)
+    return identity, at_once
+
+
+def _joined(rows: list[Array]) -> Array:
+    return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
 def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...]) -> None:
     """Run the spread points outside the sample, un-transformed."""
-    if not indices:
-        return
-    for batch in batches(plan, indices, [runner.rows or 32]):
+    for batch in batches(plan.images(indices), runner.rows or 32):
         tally.add_points(batch.ids, runner.run(batch.x))
 
 
@@ -225,7 +255,7 @@ def _floors(plan: Plan, runner: Runner, tally: Tally) -> None:
             rows.append(acting(acting.group.inverse(g), acting(g, x[None])) if turn else x[None])
         outputs = runner.run(np.concatenate(rows))
         place = [turns.index(t) for t in acting.resampled_by]
-        tally.add_floor(name, {tap: y[place][None] for tap, y in outputs.items()})
+        tally.add_floor(name, {tap: y[place] for tap, y in outputs.items()})
 
 
 def _skipped(plan: Plan) -> list[str]:

@@ -18,6 +18,8 @@ from geed_onnx.errors import OutOfMemory
 
 Array = npt.NDArray[Any]
 T = TypeVar("T")
+#: Index in the source, id, array as read, array the group acts on.
+Image = tuple[int, str, Array, Array]
 
 #: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
 MICRO_BATCH_BYTES = 24 << 20
@@ -29,7 +31,7 @@ class Batch:
     """Images of one micro-batch: `x` is `(B, *shape)`, what the group acts on; `raw` the arrays as read."""
 
     start: int
-    """place of its first image in the sample"""
+    """place of its first image among those it was cut from"""
     indices: tuple[int, ...]
     ids: tuple[str, ...]
     raw: tuple[Array, ...]
@@ -45,11 +47,16 @@ class Runner:
         self.done = 0
         self.notes: list[str] = []
 
-    def orbits(self, batch: Batch) -> dict[str, Array]:
-        """Return {tap: (B, |G|, …)} of f on the orbits of a batch."""
-        orbit = orbit_of(self._plan.acting, batch.x)
+    def orbits(self, batch: Batch, identity: dict[str, Array] | None = None) -> dict[str, list[Array]]:
+        """Return {tap: [f(gx) as (B, …) for every g]}; `identity` is f(x) where that pass was made before."""
+        order, count = self._plan.group.order, len(batch.x)
+        orbit = orbit_of(self._plan.acting, batch.x)[:, 0 if identity is None else 1 :]
+        known = {} if identity is None else {name: [y] for name, y in identity.items()}
+        if identity is not None and order == 1:
+            return known
         flat = self.run(orbit.reshape(-1, *batch.x.shape[1:]))
-        return {name: y.reshape(len(batch.x), -1, *y.shape[1:]) for name, y in flat.items()}
+        found = {name: y.reshape(count, -1, *y.shape[1:]) for name, y in flat.items()}
+        return {name: [*known.get(name, ()), *(y[:, g] for g in range(y.shape[1]))] for name, y in found.items()}
 
     def run(self, x: Array) -> dict[str, Array]:
         """Return {tap: (rows, …)} for rows `(rows, *shape)` that the group acted on."""
@@ -76,23 +83,29 @@ class Runner:
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def orbits_at_once(self, outputs: dict[str, Array]) -> int:
-        """Return how many orbits one micro-batch may hold, from the outputs `(1, |G|, …)` of the first."""
+        """Return how many orbits one micro-batch may hold, from the outputs `(rows, …)` of a first pass."""
         order = self._plan.group.order
         if self.rows is not None:
             return max(1, self.rows // order)
-        size = sum(y.nbytes for y in outputs.values()) + 4 * order * int(np.prod(self._plan.acting.shape))
-        orbits = max(1, min(MICRO_BATCH_BYTES // max(size, 1), MOST_ROWS // order))
+        size = sum(y.nbytes // len(y) for y in outputs.values()) + 4 * int(np.prod(self._plan.acting.shape))
+        orbits = max(1, min(MICRO_BATCH_BYTES // max(size * order, 1), MOST_ROWS // order))
         self.rows = orbits * order
         return orbits
 
 
-def batches(plan: Plan, indices: tuple[int, ...], at_once: Sequence[int]) -> Iterator[Batch]:
-    """Yield the images of `indices` in batches of `at_once[0]`, which may change on the way (the first is a probe)."""
-    images, start = plan.images(indices), 0
-    while chunk := list(islice(images, max(1, at_once[0]))):
-        numbers, ids, raw, x = zip(*chunk, strict=True)
-        yield Batch(start, numbers, ids, raw, np.stack(x))
+def batches(images: Iterator[Image], at_once: int, most: int | None = None) -> Iterator[Batch]:
+    """Yield images (all, or the next `most`) in batches of `at_once`."""
+    start = 0
+    images = images if most is None else islice(images, most)
+    while chunk := list(islice(images, max(1, at_once))):
+        yield batch_of(chunk, start)
         start += len(chunk)
+
+
+def batch_of(images: Sequence[Image], start: int = 0) -> Batch:
+    """Return one batch of these images; `start` is the place of the first."""
+    numbers, ids, raw, x = zip(*images, strict=True)
+    return Batch(start, numbers, ids, raw, np.stack(x))
 
 
 def in_order(

@@ -70,6 +70,10 @@ def _reference(rows: list[Any], reference: tuple[str, ...]) -> Deviations | None
     return Deviations.of(reference, np.concatenate(rows)) if rows else None
 
 
+def _reference_samples(cell: Cell) -> int:
+    return sum(len(rows) for rows in cell.nulls)
+
+
 def _no_value(tables: Tables, table: Deviations) -> str | None:
     if len(table) == 0:
         return "no image was measured"
@@ -121,11 +125,11 @@ def _common(
         "law_defect": action.law_defect if action else 0.0,
         "input_law_defect": plan.acting.law_defect,
         "floor_method": floor_method,
-        "sensitivity": finite(float(np.mean(cell.contrasts))) if cell.contrasts else None,
+        "sensitivity": finite(cell.contrast),
         "zero_channels": gathered.zero_channels / gathered.channels if channelwise else None,
         "logits": gathered.logits,
         "spread_samples": len(gathered.spread) if cell.variant.scale.spread else None,
-        "reference_samples": len(cell.nulls),
+        "reference_samples": _reference_samples(cell),
         "seed": plan.settings.seed,
         "runtime": dict(runtime),
         "notes": notes,
@@ -141,9 +145,9 @@ def _notes(gathered: Gathered, cell: Cell) -> tuple[str, ...]:
     folded = [f for f in cell.target.flags if f.startswith("folded-batch-norm")]
     if folded:
         notes.append(f"{cell.target.name} carries a folded batch norm: it is the norm's output, not the convolution's")
-    if cell.action is not None and 0 < len(cell.nulls) < cell.action.group.order:
+    if cell.action is not None and 0 < _reference_samples(cell) < cell.action.group.order:
         notes.append(
-            f"the null has {len(cell.nulls)} reference images for {cell.action.group.order} elements, so that some"
+            f"the null has {_reference_samples(cell)} reference images for {cell.action.group.order} elements, so some"
             " elements meet their own image; --reference-samples takes more"
         )
     return tuple(notes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from geed_onnx.estimators import Deviations, Floats
 from geed_onnx.variants import (
     Variant,
     as_probabilities,
+    broken_deviation,
     broken_orbit,
     deviations,
     floor_deviations,
@@ -44,7 +45,8 @@ class Cell:
     rows: list[Floats] = field(default_factory=list)
     floors: list[Floats] = field(default_factory=list)
     nulls: list[Floats] = field(default_factory=list)
-    contrasts: list[float] = field(default_factory=list)
+    contrasts: list[Future[float]] = field(default_factory=list)
+    contrast: float | None = None
 
     def table(self) -> Deviations:
         """Return the deviations of the sample, keyed by image."""
@@ -75,24 +77,33 @@ class Gathered:
     spread: dict[str, Array] = field(default_factory=dict)
     zero_channels: int = 0
     channels: int = 0
-    reference: list[list[Array]] = field(default_factory=list)
+    centres: list[Array] = field(default_factory=list)
+    """f(x) of the reference images, each (1, …)"""
+    orbits: list[list[Array]] = field(default_factory=list)
+
+    @property
+    def measured(self) -> list[Cell]:
+        """The cells that have an action here."""
+        return [c for c in self.cells if c.action is not None]
 
 
 @dataclass(frozen=True)
 class TapDigest:
-    """What is kept of one tap's activations in one batch; lists run over the cells that are measured."""
+    """What is kept of one tap's activations in one batch; lists of tables run over the cells that are measured."""
 
-    logits: bool | None
     rows: list[Floats]
     floors: list[Floats | None]
+    nulls: list[Floats | None]
+    """by image and element: m(f(g x_j), ρ(g) f(x_{j−g})); None where f̂ is no single f(x)"""
     spread: dict[str, Array]
-    reference: list[Array]
+    orbits: list[list[Array]]
+    """whole orbits of reference images, [image][element] as (1, …), where a cell's f̂ is a mean over several"""
     zero_channels: int
     channels: int
 
 
 class Tally:
-    """Takes activations `(B, |G|, …)` batch by batch and keeps what the statistics need."""
+    """Takes activations batch by batch and keeps what the statistics need."""
 
     def __init__(self, plan: Plan, executor: Executor) -> None:
         self._plan, self._executor = plan, executor
@@ -100,7 +111,6 @@ class Tally:
         self.reference_ids: list[str] = []
         self.reference_indices: list[int] = []
         self._spread = frozenset(plan.spread_indices)
-        self._wanted = min(plan.settings.reference_samples, len(plan.indices))
         self._spooled = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
@@ -112,14 +122,15 @@ class Tally:
     def close(self) -> None:
         """Remove the temporary file of reference orbits, if there was one."""
         for gathered in self._gathered.values():
-            gathered.reference.clear()
+            gathered.orbits.clear()
+            gathered.centres.clear()
         if self._folder is not None:
             self._folder.cleanup()
 
     # --- binding ------------------------------------------------------------------------------------------------
 
     def bind(self, outputs: dict[str, Array]) -> None:
-        """Bind every tap's action to the shape it really has, from the first outputs `(1, |G|, …)`."""
+        """Bind every tap's action to the shape it really has, from first outputs `(rows, …)`; tell logits from them."""
         for target in self._plan.targets:
             y = outputs[target.name]
             if target.kind == "probability" and y.shape[-1] < 2:
@@ -128,8 +139,11 @@ class Tally:
                     f" {target.name}:vector"
                 )
             chosen = [v for v in self._plan.variants if v.kind == target.kind]
-            cells = [self._cell(target, v, y.shape[2:]) for v in chosen]
-            self._gathered[target.name] = Gathered(target, y.shape[2:], cells)
+            cells = [self._cell(target, v, y.shape[1:]) for v in chosen]
+            logits = None
+            if target.kind == "probability":
+                logits = target.logits is True or not looks_like_probabilities(y)
+            self._gathered[target.name] = Gathered(target, y.shape[1:], cells, logits)
 
     def _cell(self, target: Target, variant: Variant, shape: tuple[int, ...]) -> Cell:
         spec = self._plan.acts.get(target.name, variant.action)
@@ -143,75 +157,87 @@ class Tally:
 
     # --- the sample ---------------------------------------------------------------------------------------------
 
-    def digest(self, batch: Batch, outputs: dict[str, Array]) -> list[TapDigest]:
-        """Reduce one batch of orbits `{tap: (B, |G|, …)}` to what is kept of it; changes nothing, so threads may."""
-        fresh = min(max(self._wanted - batch.start, 0), len(batch.ids))
-        return [self._digest(g, batch, outputs[g.target.name], fresh) for g in self._gathered.values()]
+    def digest(self, batch: Batch, outputs: dict[str, list[Array]], *, reference: bool) -> list[TapDigest]:
+        """Reduce orbits `{tap: [(B, …) for every g]}` to what is kept of them; changes nothing, so threads may call it.
 
-    def _digest(self, gathered: Gathered, batch: Batch, raw: Array, fresh: int) -> TapDigest:
-        y, logits = self._understood(gathered, raw, batch.ids)
-        measured = [c for c in gathered.cells if c.action is not None]
-        elements = [y[:, g] for g in range(y.shape[1])]
-        first = [y[:fresh, g] for g in range(y.shape[1])]
-        dead, channels = self._zero_channels(gathered, y)
+        `reference`: the batch is of reference images, `batch.start` the place of its first among them.
+        """
+        return [self._digest(g, batch, outputs[g.target.name], reference) for g in self._gathered.values()]
+
+    def _digest(self, gathered: Gathered, batch: Batch, raw: list[Array], reference: bool) -> TapDigest:
+        elements = [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(raw)]
+        measured = gathered.measured
+        dead, channels = self._zero_channels(gathered, elements[0])
+        spread = [i in self._spread for i in batch.indices]
+        # a cell whose f̂ is f(x) needs no more of other images than f(x); others need the orbits whole
+        whole = reference and any(len(c.bound.kernel) > 1 for c in measured)
         return TapDigest(
-            logits=logits,
             rows=[deviations(elements, c.bound, c.variant.m) for c in measured],
-            floors=[floor_deviations(first, c.bound, c.variant.m) if fresh and c.resamples else None for c in measured],
-            spread=self._spread_features(gathered, batch.ids, y[:, 0], [i in self._spread for i in batch.indices]),
-            # a batch that is all reference is kept as it came: copying it would cost more than its deviations
-            reference=list(y if fresh == len(y) else y[:fresh].copy()) if measured and fresh else [],
+            floors=[
+                floor_deviations(elements, c.bound, c.variant.m) if reference and c.resamples else None
+                for c in measured
+            ],
+            nulls=[
+                self._anchored_null(gathered, c, batch, elements) if reference and len(c.bound.kernel) == 1 else None
+                for c in measured
+            ],
+            spread=self._spread_features(gathered, batch.ids, elements[0], spread),
+            orbits=[[y[b : b + 1] for y in elements] for b in range(len(batch.ids))] if whole else [],
             zero_channels=dead,
             channels=channels,
         )
 
+    def _anchored_null(self, gathered: Gathered, cell: Cell, batch: Batch, elements: list[Array]) -> Floats:
+        """Return m(f(g x_j), ρ(g) f(x_{j−g})) for the batch's images j, `(B, |G|)`; column 0 is at equality."""
+        n = len(gathered.centres)
+        out = np.full((len(batch.ids), len(elements)), cell.variant.m.optimum)
+        for g, element in enumerate(elements[1:], 1):
+            others = [gathered.centres[(batch.start + b - g) % n] for b in range(len(batch.ids))]
+            centre = others[0] if len(others) == 1 else np.concatenate(others)
+            out[:, g] = broken_deviation(g, element, centre, cell.bound, cell.variant.m)
+        return out
+
     def take(self, batch: Batch, digests: list[TapDigest]) -> None:
         """Take in a digest; batches come in the sample's order."""
         for gathered, digest in zip(self._gathered.values(), digests, strict=True):
-            gathered.logits = digest.logits
             gathered.zero_channels += digest.zero_channels
             gathered.channels += digest.channels
             gathered.spread |= digest.spread
-            gathered.reference.extend(self._kept(orbit) for orbit in digest.reference)
-            measured = [c for c in gathered.cells if c.action is not None]
-            for cell, rows, floors in zip(measured, digest.rows, digest.floors, strict=True):
+            gathered.orbits.extend([self._kept(y) for y in orbit] for orbit in digest.orbits)
+            for cell, rows, floors, nulls in zip(
+                gathered.measured, digest.rows, digest.floors, digest.nulls, strict=True
+            ):
                 cell.ids.extend(batch.ids)
                 cell.rows.append(rows)
                 if floors is not None:
                     cell.floors.append(floors)
-        fresh = max(self._wanted - len(self.reference_ids), 0)
-        self.reference_ids.extend(batch.ids[:fresh])
-        self.reference_indices.extend(batch.indices[:fresh])
-        if len(self.reference_ids) == self._wanted:
-            self.finish_reference()
+                if nulls is not None:
+                    cell.nulls.append(nulls)
 
-    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str]) -> tuple[Array, bool | None]:
-        """Check a tap's values and bring them to what its kind means; for probabilities, say whether it was logits."""
+    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0) -> Array:
+        """Check a tap's values `(B, …)` of element g and bring them to what its kind means."""
         name = gathered.target.name
-        if y.shape[2:] != gathered.shape:
+        if y.shape[1:] != gathered.shape:
             raise MeasureError(
-                f"tap {name!r} came as {y.shape[2:]} after {gathered.shape}: a tap's shape must not depend on the image"
+                f"tap {name!r} came as {y.shape[1:]} after {gathered.shape}: a tap's shape must not depend on the image"
             )
-        _check_finite(name, y, ids)
+        _check_finite(name, y, ids, g)
         if gathered.target.kind == "map":
-            return masked(y, self._plan.settings.mask), None
+            return masked(y, self._plan.settings.mask)
         if gathered.target.kind != "probability":
-            return y, None
-        normal, logits = looks_like_probabilities(y), gathered.logits
-        if logits is None:
-            logits = gathered.target.logits is True or not normal
-        elif not logits and not normal:
+            return y
+        if not gathered.logits and not looks_like_probabilities(y):
             raise MeasureError(
                 f"tap {name!r} sums to 1 for the first images, but not for all of {ids[0]!r} and those after it; tap"
                 " the logits instead"
             )
-        return as_probabilities(y, logits=logits), logits
+        return as_probabilities(y, logits=bool(gathered.logits))
 
     def _zero_channels(self, gathered: Gathered, y: Array) -> tuple[int, int]:
         """Return (channels of f(x) that are zero everywhere, all channels), where a variant goes by channels."""
         if not any(c.variant.distance.startswith("channelwise") for c in gathered.cells):
             return 0, 0
-        alive = y[:, 0].reshape(*y.shape[:1], y.shape[2], -1).any(axis=2)
+        alive = y.reshape(*y.shape[:2], -1).any(axis=2)
         return int(alive.size - np.count_nonzero(alive)), alive.size
 
     # --- spread points ------------------------------------------------------------------------------------------
@@ -227,63 +253,88 @@ class Tally:
     def add_points(self, ids: Sequence[str], outputs: dict[str, Array]) -> None:
         """Take in spread points that are not of the sample, `{tap: (B, …)}`."""
         for gathered in self._gathered.values():
-            y, _ = self._understood(gathered, outputs[gathered.target.name][:, None], ids)
-            gathered.spread |= self._spread_features(gathered, ids, y[:, 0], [True] * len(ids))
+            y = self._understood(gathered, outputs[gathered.target.name], ids)
+            gathered.spread |= self._spread_features(gathered, ids, y, [True] * len(ids))
 
     # --- reference levels ---------------------------------------------------------------------------------------
 
-    def _kept(self, orbit: Array) -> list[Array]:
-        """Keep one orbit `(|G|, …)` as |G| arrays `(1, …)`; in a file once the reference orbits outgrow memory."""
-        self._spooled += orbit.nbytes
+    def add_centres(self, ids: Sequence[str], identity: dict[str, list[Array]]) -> None:
+        """Take in f(x) of the reference images, `{tap: [(1, …) each]}`, before their orbits."""
+        for gathered in self._gathered.values():
+            if gathered.measured:
+                for name, y in zip(ids, identity[gathered.target.name], strict=True):
+                    gathered.centres.append(self._kept(self._understood(gathered, y, [name])))
+
+    def _kept(self, y: Array) -> Array:
+        """Keep an array; in a file once what is kept outgrows memory."""
+        self._spooled += y.nbytes
         if self._spooled <= REFERENCE_BYTES:
-            return list(orbit[:, None])
+            return y
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="geed-onnx-")
         name = os.path.join(self._folder.name, f"{self._spooled}.npy")
-        file = np.lib.format.open_memmap(name, mode="w+", dtype=orbit.dtype, shape=orbit.shape)
-        file[:] = orbit
-        return list(file[:, None])
+        file: Array = np.lib.format.open_memmap(name, mode="w+", dtype=y.dtype, shape=y.shape)
+        file[:] = y
+        return file
 
-    def finish_reference(self) -> None:
-        """Compute nulls and contrasts once all reference orbits are at hand, then let them go; harmless when done."""
-        n = len(self.reference_ids)
+    def finish_reference(self, batch: Batch) -> None:
+        """Complete nulls and contrasts once the orbits of all reference images were taken in, and let them go."""
+        n = len(batch.ids)
+        self.reference_ids, self.reference_indices = list(batch.ids), list(batch.indices)
         tasks = []
-        for gathered in sorted(self._gathered.values(), key=lambda g: -int(np.prod(g.shape))):
-            for cell in gathered.cells:
-                if cell.action is not None and n >= 2 and not cell.nulls:
-                    tasks.append(
-                        (cell, [self._executor.submit(_broken, cell, gathered.reference, i) for i in range(n)])
-                    )
-        for cell, futures in tasks:
-            cell.nulls, cell.contrasts = (list(part) for part in zip(*(f.result() for f in futures), strict=True))
         for gathered in self._gathered.values():
-            gathered.reference.clear()
+            for cell in gathered.measured:
+                if n < 2:
+                    cell.nulls.clear()
+                    continue
+                if cell.nulls:
+                    # row j held the elements of image j: element g belongs to the broken orbit of image j − g
+                    rows, elements = np.indices((n, self._plan.group.order))
+                    cell.nulls = [np.concatenate(cell.nulls)[(rows + elements) % n, elements]]
+                else:
+                    tasks.append((cell, [self._executor.submit(_broken, cell, gathered.orbits, i) for i in range(n)]))
+                cell.contrasts = [
+                    self._executor.submit(_contrast, cell, gathered.centres[i], gathered.centres[(i + 1) % n])
+                    for i in range(n)
+                ]
+        for cell, futures in tasks:
+            cell.nulls = [f.result() for f in futures]
+        for gathered in self._gathered.values():
+            for cell in gathered.measured:
+                cell.contrast = float(np.mean([f.result() for f in cell.contrasts])) if cell.contrasts else None
+                cell.contrasts.clear()
+            gathered.orbits.clear()
+            gathered.centres.clear()
 
     def add_floor(self, name: str, outputs: dict[str, Array]) -> None:
-        """Take in f(g⁻¹(g x)) of one reference image, `{tap: (1, |G|, …)}`, for actions that do not resample."""
+        """Take in f(g⁻¹(g x)) of one reference image, `{tap: (|G|, …)}`, for actions that do not resample."""
         for gathered in self._gathered.values():
-            y, _ = self._understood(gathered, outputs[gathered.target.name], [name])
-            for cell in gathered.cells:
-                if cell.action is not None and not cell.resamples:
-                    acted = [cell.action(g, y[:, g]) for g in range(y.shape[1])]
-                    cell.floors.append(deviations(acted, cell.action, cell.variant.m))
+            rows = outputs[gathered.target.name]
+            y = [self._understood(gathered, row[None], [name], g) for g, row in enumerate(rows)]
+            for cell in gathered.measured:
+                if not cell.resamples:
+                    acted = [cell.bound(g, row) for g, row in enumerate(y)]
+                    cell.floors.append(deviations(acted, cell.bound, cell.variant.m))
 
 
-def _broken(cell: Cell, orbits: Sequence[Sequence[Array]], i: int) -> tuple[Floats, float]:
-    """Return row i of the null, `(1, |G|)`, and how far image i is from the next, above the optimum."""
-    m = cell.variant.m
-    contrast = float(m(orbits[i][0], orbits[(i + 1) % len(orbits)][0])[0]) - m.optimum
-    return deviations(broken_orbit(orbits, i), cell.bound, m), contrast
+def _broken(cell: Cell, orbits: Sequence[Sequence[Array]], i: int) -> Floats:
+    """Return row i of the null, `(1, |G|)`, where f̂ is a mean over the broken orbit."""
+    return deviations(broken_orbit(orbits, i), cell.bound, cell.variant.m)
 
 
-def _check_finite(name: str, y: Array, ids: Sequence[str]) -> None:
+def _contrast(cell: Cell, a: Array, b: Array) -> float:
+    """Return how far f of one image is from f of another, above the optimum."""
+    return float(cell.variant.m(a, b)[0]) - cell.variant.m.optimum
+
+
+def _check_finite(name: str, y: Array, ids: Sequence[str], g: int) -> None:
     """Refuse NaN and Inf; a sum is enough to notice them, and a closer look says where."""
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(y.sum()):
             return
     bad = ~np.isfinite(y)
     if bad.any():
-        b, g = (int(i) for i in np.argwhere(bad)[0][:2])
+        b = int(np.argwhere(bad)[0][0])
         what = "NaN" if np.isnan(y[bad]).any() else "Inf"
         raise MeasureError(
             f"tap {name!r} holds {what} for image {ids[b]!r} (group element {g}): no honest number comes of it; check"
