@@ -11,6 +11,7 @@ bit, on which rows come with it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +26,7 @@ Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 
 #: float64 values converted at once, so that a block of both operands stays in the second-level cache.
-BLOCK_VALUES = 1 << 16
+BLOCK_VALUES = 1 << 17
 #: Longer dot products are split, so that no BLAS spreads one over threads and changes its rounding.
 SPAN = 1 << 13
 
@@ -97,18 +98,38 @@ distances: Registry[Distance] = Registry("distances", "distance")
 def row_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
     """Return (a·b, a·a, b·b) for every row of two (n, k) arrays, each (n,) float64, in blocks that fit the cache."""
     n, k = a.shape
-    ab, aa, bb = np.zeros(n), np.zeros(n), np.zeros(n)
     rows = max(1, BLOCK_VALUES // max(k, 1))
-    for start in range(0, n, rows):
-        stop = min(start + rows, n)
-        for left in range(0, k, SPAN):
-            # C order: strided rows are added up in another order, and a view's strides depend on the batch
-            x = a[start:stop, left : left + SPAN].astype(np.float64, order="C")
-            y = b[start:stop, left : left + SPAN].astype(np.float64, order="C")
-            ab[start:stop] += np.vecdot(x, y)
-            aa[start:stop] += np.vecdot(x, x)
-            bb[start:stop] += np.vecdot(y, y)
+    if n <= rows:
+        return _block_products(a, b)
+    blocks = [_block_products(a[start : start + rows], b[start : start + rows]) for start in range(0, n, rows)]
+    ab, aa, bb = (np.concatenate(part) for part in zip(*blocks, strict=True))
     return ab, aa, bb
+
+
+def _block_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
+    # copied in C order: strided rows are added up in another order, and a view's strides depend on the batch
+    x, y = _scratch(*a.shape)
+    np.copyto(x, a)
+    np.copyto(y, b)
+    u, v = x[:, :SPAN], y[:, :SPAN]
+    ab, aa, bb = np.vecdot(u, v), np.vecdot(u, u), np.vecdot(v, v)
+    for left in range(SPAN, a.shape[1], SPAN):
+        u, v = x[:, left : left + SPAN], y[:, left : left + SPAN]
+        ab += np.vecdot(u, v)
+        aa += np.vecdot(u, u)
+        bb += np.vecdot(v, v)
+    return ab, aa, bb
+
+
+_OWN = threading.local()
+
+
+def _scratch(rows: int, width: int) -> Floats:
+    """Return two (rows, width) arrays of this thread's own; fresh ones each time would cost more than the products."""
+    room: Floats | None = getattr(_OWN, "room", None)
+    if room is None or room.shape[1] < rows * width:
+        room = _OWN.room = np.empty((2, max(BLOCK_VALUES, rows * width)))
+    return room[:, : rows * width].reshape(2, rows, width)
 
 
 def cosines(ab: Floats, aa: Floats, bb: Floats) -> Floats:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import spatial, stats
+from scipy import spatial, special
 
 from geed_onnx.errors import MeasureError
 from geed_onnx.registry import Registry
@@ -288,7 +288,7 @@ def interval(change: Change, level: float, n: int, bounds: tuple[float, float] =
     error = math.sqrt(change.variance)
     if error <= 1e-12 * max(1.0, abs(v)):
         return Estimate(v, v, v, level, METHOD, n)
-    t = float(stats.t.ppf(0.5 + level / 2, max(change.degrees, 1.0)))
+    t = float(special.stdtrit(max(change.degrees, 1.0), 0.5 + level / 2))
     skew = change.skewness
     low, high = v - error * _hall(t, skew), v - error * _hall(-t, skew)
     return Estimate(v, min(max(low, bounds[0]), v), max(min(high, bounds[1]), v), level, METHOD, n)
@@ -374,7 +374,7 @@ def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
     gap = _change(tables, lambda e, m, floor, null: way * (apply(null, m) - apply(floor, m)))
     # the floor of perfect resampling is the optimum itself; 'told from 0' is judged on the reference images
     error = math.sqrt(gap.variance)
-    t = float(stats.t.ppf(0.5 + level / 2, max(gap.degrees, 1.0)))
+    t = float(special.stdtrit(max(gap.degrees, 1.0), 0.5 + level / 2))
     if not gap.value > resolution or gap.value <= t * error:
         return Calibration(
             None,

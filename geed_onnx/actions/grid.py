@@ -28,6 +28,19 @@ class GridElement:
 
     turn: Fraction
     index: IntArray | None  # source indices (H·W,), None where nothing moves
+    view: tuple[bool, int] | None  # the same permutation as (mirror, quarter turns), where it is one
+
+    def permuted(self, flat: Array, height: int, width: int) -> Array:
+        """Return the planes (n, H·W) with their pixels permuted."""
+        if self.index is None:
+            return flat
+        if self.view is None:
+            return np.take(flat, self.index, axis=1)
+        # copying a turned view beats gathering by index
+        mirror, quarters = self.view
+        planes = flat.reshape(-1, height, width)
+        planes = planes[:, :, ::-1] if mirror else planes
+        return np.ascontiguousarray(np.rot90(planes, quarters, axes=(1, 2))).reshape(flat.shape)
 
 
 @dataclass(frozen=True)
@@ -82,8 +95,8 @@ class GridAction:
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape and type of x: `(B, …, H, W)`; integers are rounded to the nearest."""
         element = self.elements[g]
-        flat = _planes(x, self.shape)
-        return _permuted(self._turned(element.turn, flat), element.index).reshape(x.shape).astype(x.dtype, copy=False)
+        turned = self._turned(element.turn, _planes(x, self.shape))
+        return element.permuted(turned, *self.shape[-2:]).reshape(x.shape).astype(x.dtype, copy=False)
 
     def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, ρ(g) x) for every g (of `only`), grouped so that each resampling is done once."""
@@ -94,7 +107,8 @@ class GridAction:
             for g in wanted:
                 element = self.elements[g]
                 if element.turn == turn:
-                    yield g, _permuted(turned, element.index).reshape(x.shape).astype(x.dtype, copy=False)
+                    moved = element.permuted(turned, *self.shape[-2:])
+                    yield g, moved.reshape(x.shape).astype(x.dtype, copy=False)
 
     def _turned(self, turn: Fraction, flat: Array) -> Array:
         if turn == 0:
@@ -110,10 +124,6 @@ def _planes(x: Array, shape: tuple[int, ...]) -> Array:
     if x.ndim != len(shape) + 1 or x.shape[-2:] != shape[-2:]:
         raise ActionError(f"this action is bound to arrays (B, {', '.join(map(str, shape))}), but got {x.shape}")
     return x.reshape(-1, shape[-2] * shape[-1])
-
-
-def _permuted(flat: Array, index: IntArray | None) -> Array:
-    return flat if index is None else np.take(flat, index, axis=1)
 
 
 def _single(motions: tuple[Motion, ...]) -> list[Motion]:
@@ -141,7 +151,18 @@ def bind_element(motions: tuple[Motion, ...], height: int, width: int) -> GridEl
     if rest and _is_identity(rest, height, width):
         rest = Fraction(0)
     still = np.array_equal(index, np.arange(height * width))
-    return GridElement(rest, None if still else index)
+    return GridElement(rest, None if still else index, None if still else _as_view(index, height, width))
+
+
+def _as_view(index: IntArray, height: int, width: int) -> tuple[bool, int] | None:
+    """Return the mirror and the quarter turns that a permutation of a square grid amounts to, if it does."""
+    plain = np.arange(height * width, dtype=np.intp).reshape(height, width)
+    for mirror in (False, True):
+        for quarters in range(4):
+            seen = np.rot90(plain[:, ::-1] if mirror else plain, quarters)
+            if seen.shape == plain.shape and np.array_equal(seen.reshape(-1), index):
+                return mirror, quarters
+    return None
 
 
 def _is_identity(turn: Fraction, height: int, width: int) -> bool:

@@ -98,7 +98,10 @@ def turn_matrix(turn: Fraction, height: int, width: int) -> sparse.csr_array:
     ):
         i, j = top + dy, left + dx
         inside = (i >= 0) & (i < height) & (j >= 0) & (j < width) & (weight > 0)
-        entries.append((np.flatnonzero(inside), (i * width + j)[inside].astype(np.intp), weight[inside]))
+        # 32-bit indices: half the memory traffic of the product
+        entries.append(
+            (np.flatnonzero(inside).astype(np.int32), (i * width + j)[inside].astype(np.int32), weight[inside])
+        )
     row, col, weight = (np.concatenate(part) for part in zip(*entries, strict=True))
     size = height * width
     matrix = sparse.csr_array((weight, (row, col)), shape=(size, size))

@@ -328,9 +328,12 @@ def _contrast(cell: Cell, a: Array, b: Array) -> float:
 
 
 def _check_finite(name: str, y: Array, ids: Sequence[str], g: int) -> None:
-    """Refuse NaN and Inf; a sum is enough to notice them, and a closer look says where."""
+    """Refuse NaN and Inf; a sum of squares is enough to notice them, and a closer look says where."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(y.sum()):
+        rows = y.reshape(len(y) * y.shape[1], -1) if y.ndim > 2 else y
+        if all(
+            np.isfinite(np.vecdot(p, p)).all() for p in (rows[:, i : i + 4096] for i in range(0, rows.shape[1], 4096))
+        ):
             return
     bad = ~np.isfinite(y)
     if bad.any():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import get_args
 
 from geed_onnx.taps.graph import Graph, declared_taps
@@ -13,6 +14,7 @@ from geed_onnx.taps.ops import MOVERS, ONWARD, POOLS, SHAPE_READERS, WEIGHTED
 
 MOST_MAPS = 12
 FEWEST_MAPS = 3
+FEW_STAGES = 4
 ROLES: tuple[Role, ...] = get_args(Role)
 BY_KIND: dict[Kind, Role] = {"map": "stage", "vector": "latent", "probability": "scores"}
 
@@ -184,7 +186,14 @@ def _blocks(index: Index, maps: dict[str, Tap]) -> list[str]:
 
 
 def _spread(names: Sequence[str], maps: dict[str, Tap]) -> list[str]:
-    """Return at most twelve: the last of each resolution, the very last always, the rest filled in evenly."""
+    """Return at most twelve: of each stage its last block, or all blocks of a network with few stages.
+
+    A stage is a run of blocks whose maps have one shape (C, H, W). Beyond twelve, the last of each resolution and the
+    very last are kept, and the rest is filled in evenly.
+    """
+    stages = [a for a, b in pairwise(names) if maps[a].shape != maps[b].shape] + list(names[-1:])
+    if len(stages) >= FEW_STAGES:
+        names = stages
     if len(names) <= MOST_MAPS:
         return list(names)
     last_of = {maps[n].shape[1:]: n for n in names}
