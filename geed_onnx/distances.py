@@ -96,9 +96,9 @@ distances: Registry[Distance] = Registry("distances", "distance")
 
 
 def row_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
-    """Return (a·b, a·a, b·b) for every row of two (n, k) arrays, each (n,) float64, in blocks that fit the cache."""
-    n, k = a.shape
-    rows = max(1, BLOCK_VALUES // max(k, 1))
+    """Return (a·b, a·a, b·b) for every row of two (n, …) arrays, each (n,) float64, in blocks that fit the cache."""
+    n = len(a)
+    rows = max(1, BLOCK_VALUES // max(a[:1].size, 1))
     if n <= rows:
         return _block_products(a, b)
     blocks = [_block_products(a[start : start + rows], b[start : start + rows]) for start in range(0, n, rows)]
@@ -108,12 +108,12 @@ def row_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
 
 def _block_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
     # copied in C order: strided rows are added up in another order, and a view's strides depend on the batch
-    x, y = _scratch(*a.shape)
-    np.copyto(x, a)
-    np.copyto(y, b)
+    x, y = _scratch(len(a), a[:1].size)
+    np.copyto(x.reshape(a.shape), a)
+    np.copyto(y.reshape(b.shape), b)
     u, v = x[:, :SPAN], y[:, :SPAN]
     ab, aa, bb = np.vecdot(u, v), np.vecdot(u, u), np.vecdot(v, v)
-    for left in range(SPAN, a.shape[1], SPAN):
+    for left in range(SPAN, x.shape[1], SPAN):
         u, v = x[:, left : left + SPAN], y[:, left : left + SPAN]
         ab += np.vecdot(u, v)
         aa += np.vecdot(u, u)
@@ -135,12 +135,14 @@ def _scratch(rows: int, width: int) -> Floats:
 def cosines(ab: Floats, aa: Floats, bb: Floats) -> Floats:
     """Return ab/√(aa·bb) within [−1, 1]; two zero vectors are equal (1), one zero vector is unlike anything (0)."""
     # √(aa·bb) is exactly aa where a = b, so that equality gives exactly 1; the product may leave the range of float64
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         square = aa * bb
     norms = np.where(np.isfinite(square) & (square > 1e-290), np.sqrt(square), np.sqrt(aa) * np.sqrt(bb))
     safe = np.where(norms > 0, norms, 1.0)
     value = np.clip(np.where(norms > 0, ab / safe, 0.0), -1.0, 1.0)
-    return np.where((aa == 0) & (bb == 0), 1.0, value)
+    value = np.where((aa == 0) & (bb == 0), 1.0, value)
+    # no silent number: what was not finite stays so
+    return np.where(np.isfinite(ab) & np.isfinite(aa) & np.isfinite(bb), value, np.nan)
 
 
 def _flat(x: Array) -> Array:
@@ -171,7 +173,8 @@ def negative_cosine(a: Array, b: Array) -> Floats:
 
 def _product_sums(a: Array, b: Array) -> Floats:
     """Return (a·b, a·a, b·b) of every channel of (B, c, …), shape (3, B, c)."""
-    return np.stack(row_products(_channels(a), _channels(b))).reshape(3, *a.shape[:2])
+    rows = (a.shape[0] * a.shape[1], *a.shape[2:])
+    return np.stack(row_products(a.reshape(rows), b.reshape(rows))).reshape(3, *a.shape[:2])
 
 
 def _centred_sums(a: Array, b: Array) -> Floats:

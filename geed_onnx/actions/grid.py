@@ -31,16 +31,14 @@ class GridElement:
     view: tuple[bool, int] | None  # the same permutation as (mirror, quarter turns), where it is one
 
     def permuted(self, flat: Array, height: int, width: int) -> Array:
-        """Return the planes (n, H·W) with their pixels permuted."""
-        if self.index is None:
-            return flat
-        if self.view is None:
-            return np.take(flat, self.index, axis=1)
-        # copying a turned view beats gathering by index
-        mirror, quarters = self.view
+        """Return the planes (n, H, W) of (n, H·W) with their pixels permuted: a view where one will do."""
         planes = flat.reshape(-1, height, width)
-        planes = planes[:, :, ::-1] if mirror else planes
-        return np.ascontiguousarray(np.rot90(planes, quarters, axes=(1, 2))).reshape(flat.shape)
+        if self.index is None:
+            return planes
+        if self.view is None:
+            return np.take(flat, self.index, axis=1).reshape(planes.shape)
+        mirror, quarters = self.view
+        return np.rot90(planes[:, :, ::-1] if mirror else planes, quarters, axes=(1, 2))
 
 
 @dataclass(frozen=True)
@@ -96,10 +94,14 @@ class GridAction:
         """Return ρ(g) x, shape and type of x: `(B, …, H, W)`; integers are rounded to the nearest."""
         element = self.elements[g]
         turned = self._turned(element.turn, _planes(x, self.shape))
-        return element.permuted(turned, *self.shape[-2:]).reshape(x.shape).astype(x.dtype, copy=False)
+        moved = element.permuted(turned, *self.shape[-2:])
+        return np.ascontiguousarray(moved, dtype=x.dtype).reshape(x.shape)
 
     def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
-        """Yield (g, ρ(g) x) for every g (of `only`), grouped so that each resampling is done once."""
+        """Yield (g, ρ(g) x) for every g (of `only`), grouped so that each resampling is done once.
+
+        What is yielded may be a view, of x or of one array with another.
+        """
         flat = _planes(x, self.shape)
         wanted = self.group.elements if only is None else only
         for turn in dict.fromkeys(self.elements[g].turn for g in wanted):

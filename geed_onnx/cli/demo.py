@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,7 @@ def demo(group: str, samples: int, as_json: bool) -> None:
     """
     from geed_onnx.engine import measure
 
-    folder = shipped_folder()
+    folder = Path(min(shipped_folder(), os.path.relpath(shipped_folder()), key=lambda p: len(str(p))))
     results: list[Result] = []
     for name in (TRAINED, UNTRAINED):
         with progress_bar() as bar:

@@ -154,7 +154,7 @@ def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify
     runner = Runner(plan, progress, len(plan.indices) * plan.group.order + len(extra))
     prints = Fingerprint()
     with ThreadPoolExecutor(plan.session.facts.workers) as executor:
-        tally = Tally(plan, executor)
+        tally = Tally(plan)
         try:
             count, warnings = _sample(plan, runner, tally, executor, prints)
             _points(plan, runner, tally, tuple(extra))

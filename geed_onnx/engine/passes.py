@@ -71,7 +71,7 @@ class Runner:
                     raise OutOfMemory(
                         f"not even one row fits into memory with these taps: tap fewer tensors with --tap ({error})"
                     ) from error
-                self.rows = size // 2
+                self.rows = min(self.rows or size, size // 2)  # another thread may have found less already
                 self.notes.append(f"out of memory with {size} rows a pass: went on with {self.rows}")
                 continue
             start += size

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,7 +45,6 @@ class Cell:
     rows: list[Floats] = field(default_factory=list)
     floors: list[Floats] = field(default_factory=list)
     nulls: list[Floats] = field(default_factory=list)
-    contrasts: list[Future[float]] = field(default_factory=list)
     contrast: float | None = None
 
     def table(self) -> Deviations:
@@ -105,8 +104,11 @@ class TapDigest:
 class Tally:
     """Takes activations batch by batch and keeps what the statistics need."""
 
-    def __init__(self, plan: Plan, executor: Executor) -> None:
-        self._plan, self._executor = plan, executor
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        # Two threads in NumPy at once wait for one another's interpreter lock and are slower than one; while one is
+        # here, the others are in forward passes, which hold no lock.
+        self._turn = threading.Lock()
         self._gathered: dict[str, Gathered] = {}
         self.reference_ids: list[str] = []
         self.reference_indices: list[int] = []
@@ -162,17 +164,24 @@ class Tally:
 
         `reference`: the batch is of reference images, `batch.start` the place of its first among them.
         """
-        return [self._digest(g, batch, outputs[g.target.name], reference) for g in self._gathered.values()]
+        with self._turn:
+            return [self._digest(g, batch, outputs[g.target.name], reference) for g in self._gathered.values()]
 
     def _digest(self, gathered: Gathered, batch: Batch, raw: list[Array], reference: bool) -> TapDigest:
-        elements = [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(raw)]
         measured = gathered.measured
+        # products of channels tell NaN and Inf by themselves: a large map is then read from memory once less
+        tells = len(raw) > 1 and any(c.variant.m.per_channel for c in measured)
+        elements = [self._understood(gathered, y, batch.ids, g, check=not tells) for g, y in enumerate(raw)]
+        rows = [deviations(elements, c.bound, c.variant.m) for c in measured]
+        if tells and not all(np.isfinite(r).all() for r in rows):
+            for g, y in enumerate(raw):
+                _check_finite(gathered.target.name, y, batch.ids, g)
         dead, channels = self._zero_channels(gathered, elements[0])
         spread = [i in self._spread for i in batch.indices]
         # a cell whose f̂ is f(x) needs no more of other images than f(x); others need the orbits whole
         whole = reference and any(len(c.bound.kernel) > 1 for c in measured)
         return TapDigest(
-            rows=[deviations(elements, c.bound, c.variant.m) for c in measured],
+            rows=rows,
             floors=[
                 floor_deviations(elements, c.bound, c.variant.m) if reference and c.resamples else None
                 for c in measured
@@ -214,14 +223,15 @@ class Tally:
                 if nulls is not None:
                     cell.nulls.append(nulls)
 
-    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0) -> Array:
+    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0, *, check: bool = True) -> Array:
         """Check a tap's values `(B, …)` of element g and bring them to what its kind means."""
         name = gathered.target.name
         if y.shape[1:] != gathered.shape:
             raise MeasureError(
                 f"tap {name!r} came as {y.shape[1:]} after {gathered.shape}: a tap's shape must not depend on the image"
             )
-        _check_finite(name, y, ids, g)
+        if check:
+            _check_finite(name, y, ids, g)
         if gathered.target.kind == "map":
             return masked(y, self._plan.settings.mask)
         if gathered.target.kind != "probability":
@@ -281,7 +291,6 @@ class Tally:
         """Complete nulls and contrasts once the orbits of all reference images were taken in, and let them go."""
         n = len(batch.ids)
         self.reference_ids, self.reference_indices = list(batch.ids), list(batch.indices)
-        tasks = []
         for gathered in self._gathered.values():
             for cell in gathered.measured:
                 if n < 2:
@@ -292,17 +301,10 @@ class Tally:
                     rows, elements = np.indices((n, self._plan.group.order))
                     cell.nulls = [np.concatenate(cell.nulls)[(rows + elements) % n, elements]]
                 else:
-                    tasks.append((cell, [self._executor.submit(_broken, cell, gathered.orbits, i) for i in range(n)]))
-                cell.contrasts = [
-                    self._executor.submit(_contrast, cell, gathered.centres[i], gathered.centres[(i + 1) % n])
-                    for i in range(n)
-                ]
-        for cell, futures in tasks:
-            cell.nulls = [f.result() for f in futures]
-        for gathered in self._gathered.values():
-            for cell in gathered.measured:
-                cell.contrast = float(np.mean([f.result() for f in cell.contrasts])) if cell.contrasts else None
-                cell.contrasts.clear()
+                    cell.nulls = [
+                        deviations(broken_orbit(gathered.orbits, i), cell.bound, cell.variant.m) for i in range(n)
+                    ]
+                cell.contrast = _contrast(cell, gathered.centres)
             gathered.orbits.clear()
             gathered.centres.clear()
 
@@ -317,14 +319,11 @@ class Tally:
                     cell.floors.append(deviations(acted, cell.bound, cell.variant.m))
 
 
-def _broken(cell: Cell, orbits: Sequence[Sequence[Array]], i: int) -> Floats:
-    """Return row i of the null, `(1, |G|)`, where f̂ is a mean over the broken orbit."""
-    return deviations(broken_orbit(orbits, i), cell.bound, cell.variant.m)
-
-
-def _contrast(cell: Cell, a: Array, b: Array) -> float:
-    """Return how far f of one image is from f of another, above the optimum."""
-    return float(cell.variant.m(a, b)[0]) - cell.variant.m.optimum
+def _contrast(cell: Cell, centres: Sequence[Array]) -> float:
+    """Return how far f of one image is from f of the next, above the optimum, in the mean over `centres`."""
+    m = cell.variant.m
+    pairs = zip(centres, [*centres[1:], centres[0]], strict=True)
+    return float(np.mean([m(a, b)[0] for a, b in pairs])) - m.optimum
 
 
 def _check_finite(name: str, y: Array, ids: Sequence[str], g: int) -> None:
