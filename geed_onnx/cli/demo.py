@@ -47,7 +47,8 @@ def demo(group: str, samples: int, as_json: bool) -> None:
     """
     from geed_onnx.engine import measure
 
-    folder = Path(min(shipped_folder(), os.path.relpath(shipped_folder()), key=lambda p: len(str(p))))
+    folder = shipped_folder()
+    folder = Path(min(str(folder), os.path.relpath(folder), key=len))
     results: list[Result] = []
     for name in (TRAINED, UNTRAINED):
         with progress_bar() as bar:

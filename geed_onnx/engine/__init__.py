@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Literal
 
 import numpy as np
@@ -103,7 +103,7 @@ def measure(
     mask
         Whether everything outside the inscribed disc is set to 0, at the input and at maps alike.
     batch_size
-        Rows (images × elements) of one forward pass; by default as many as fit 48 MB of taps.
+        Rows (images × elements) of one forward pass; by default as many as fit 8 MB of taps (64 MB on a device).
     preprocessing
         `size`, `fit`, `resize`, `colour`, `range`, `mean`, `std`, `resample`: over what the file declares.
     progress, notify
@@ -200,12 +200,13 @@ def _sample(
     def ordinary(batch: Batch) -> list[TapDigest]:
         return tally.digest(batch, runner.orbits(batch), reference=False)
 
-    for source, work in ((iter(head), reference), (images, ordinary)):
-        for batch, digest in in_order(executor, workers, batches(source, at_once), work):
-            tally.take(batch, digest)
-            prints.add_all(batch.ids, batch.raw)
-            count += len(batch.ids)
-        if work is reference:
+    # one stream, so that no worker waits for the last reference orbit
+    stream = chain(batches(iter(head), at_once, known=True), batches(images, at_once))
+    for batch, digest in in_order(executor, workers, stream, lambda b: reference(b) if b.known else ordinary(b)):
+        tally.take(batch, digest)
+        prints.add_all(batch.ids, batch.raw)
+        count += len(batch.ids)
+        if count == len(head):
             identity.clear()
             if many:
                 tally.finish_reference(first)

@@ -22,7 +22,7 @@ T = TypeVar("T")
 Image = tuple[int, str, Array, Array]
 
 #: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
-MICRO_BATCH_BYTES = 24 << 20
+MICRO_BATCH_BYTES = 8 << 20
 MOST_ROWS = 256
 
 
@@ -36,6 +36,8 @@ class Batch:
     ids: tuple[str, ...]
     raw: tuple[Array, ...]
     x: Array
+    known: bool = False
+    """whether f(x) itself was run before"""
 
 
 class Runner:
@@ -88,24 +90,26 @@ class Runner:
         if self.rows is not None:
             return max(1, self.rows // order)
         size = sum(y.nbytes // len(y) for y in outputs.values()) + 4 * int(np.prod(self._plan.acting.shape))
-        orbits = max(1, min(MICRO_BATCH_BYTES // max(size * order, 1), MOST_ROWS // order))
+        facts = self._plan.session.facts
+        # a device wants larger batches than a cache does
+        room = MICRO_BATCH_BYTES * (8 if facts.on_device else 1)
+        orbits = max(1, min(room // max(size * order, 1), MOST_ROWS // order))
         self.rows = orbits * order
         return orbits
 
 
-def batches(images: Iterator[Image], at_once: int, most: int | None = None) -> Iterator[Batch]:
-    """Yield images (all, or the next `most`) in batches of `at_once`."""
+def batches(images: Iterator[Image], at_once: int, *, known: bool = False) -> Iterator[Batch]:
+    """Yield images in batches of `at_once`."""
     start = 0
-    images = images if most is None else islice(images, most)
     while chunk := list(islice(images, max(1, at_once))):
-        yield batch_of(chunk, start)
+        yield batch_of(chunk, start, known=known)
         start += len(chunk)
 
 
-def batch_of(images: Sequence[Image], start: int = 0) -> Batch:
+def batch_of(images: Sequence[Image], start: int = 0, *, known: bool = False) -> Batch:
     """Return one batch of these images; `start` is the place of the first."""
     numbers, ids, raw, x = zip(*images, strict=True)
-    return Batch(start, numbers, ids, raw, np.stack(x))
+    return Batch(start, numbers, ids, raw, np.stack(x), known)
 
 
 def in_order(

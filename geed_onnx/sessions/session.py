@@ -32,6 +32,11 @@ class SessionFacts:
     optimisation: str = "all"
     notes: tuple[str, ...] = ()
 
+    @property
+    def on_device(self) -> bool:
+        """Whether an accelerator runs it."""
+        return self.provider.endswith("ExecutionProvider") and self.provider != "CPUExecutionProvider"
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as JSON values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
