@@ -754,3 +754,14 @@ def test_a_path_that_is_no_text(desk: Path, tmp_path: Path) -> None:
     missing = process("taps", os.fsdecode(b"mod\xe9l"))
     assert missing.returncode == 1
     assert missing.stderr.startswith("error: no such file: mod\\udce9l")
+
+
+def test_doctor_warns_where_both_distributions_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geed_onnx.engine import doctor
+
+    monkeypatch.setattr(doctor, "_installed", lambda name: True)
+    texts = [f.text for f in doctor._installation() if f.verdict == "warning"]
+    assert len(texts) == 1
+    assert "onnxruntime and onnxruntime-gpu are both installed" in texts[0]
+    monkeypatch.setattr(doctor, "_installed", lambda name: name == "onnxruntime")
+    assert not [f for f in doctor._installation() if f.verdict == "warning"]
