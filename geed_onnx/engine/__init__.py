@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.engine.passes import Batch, Runner, batch_of, batches, in_order
+from geed_onnx.engine.passes import Batch, Runner, batch_of, batches, in_order, mixed
 from geed_onnx.engine.plan import Plan, Progress, Settings, make_plan
 from geed_onnx.engine.record import record
 from geed_onnx.engine.tally import Tally, TapDigest
@@ -200,13 +200,15 @@ def _sample(
     def ordinary(batch: Batch) -> list[TapDigest]:
         return tally.digest(batch, runner.orbits(batch), reference=False)
 
-    # one stream, so that no worker waits for the last reference orbit
-    stream = chain(batches(iter(head), at_once, known=True), batches(images, at_once))
+    # reference orbits take longer to digest: among others, so that workers seldom wait for one another
+    stream = mixed(batches(iter(head), at_once, known=True), batches(images, at_once))
+    references = 0
     for batch, digest in in_order(executor, workers, stream, lambda b: reference(b) if b.known else ordinary(b)):
         tally.take(batch, digest)
         prints.add_all(batch.ids, batch.raw)
         count += len(batch.ids)
-        if count == len(head):
+        references += len(batch.ids) if batch.known else 0
+        if batch.known and references == len(head):
             identity.clear()
             if many:
                 tally.finish_reference(first)

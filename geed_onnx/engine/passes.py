@@ -112,6 +112,14 @@ def batch_of(images: Sequence[Image], start: int = 0, *, known: bool = False) ->
     return Batch(start, numbers, ids, raw, np.stack(x), known)
 
 
+def mixed(some: Iterator[Batch], others: Iterator[Batch]) -> Iterator[Batch]:
+    """Yield one of `some`, then two of the `others`, until both have ended."""
+    for batch in some:
+        yield batch
+        yield from islice(others, 2)
+    yield from others
+
+
 def in_order(
     executor: Executor, ahead: int, source: Iterable[Batch], work: Callable[[Batch], T]
 ) -> Iterator[tuple[Batch, T]]:

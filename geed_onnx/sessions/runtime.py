@@ -167,7 +167,9 @@ class OnnxSession:
         """
         if not self._verified:
             with self._lock:
-                self._verify(x)
+                known = self._verify(x)
+            if known is not None:
+                return self._canonical(known)
         if self._batching == "looped":
             return self._canonical(self._looped(x))
         return self._canonical(self._raw(self._session, x))
@@ -217,14 +219,15 @@ class OnnxSession:
                 return False
         return True
 
-    def _verify(self, x: Array) -> None:
-        """Settle how batches are run, on the first real batch of more than one image."""
+    def _verify(self, x: Array) -> list[Array] | None:
+        """Settle how batches are run, on the first real batch of more than one image; return its outputs if known."""
         if self._verified:
-            return
+            return None
         if self._fixed is not None and len(x) > self._fixed:
             self._try_rewriting(x)
         elif self._fixed is None and len(x) > 1:
-            self._verify_dynamic(x)
+            return self._verify_dynamic(x)
+        return None
 
     def _try_rewriting(self, x: Array) -> None:
         """Make a fixed batch dynamic if that changes nothing; some files silently compute something else then."""
@@ -243,7 +246,7 @@ class OnnxSession:
         self._verified = True
         self._notes.append(f"the file's batch is fixed at {self._fixed} and cannot be changed: run piece by piece")
 
-    def _verify_dynamic(self, x: Array) -> None:
+    def _verify_dynamic(self, x: Array) -> list[Array] | None:
         """Check that a batch gives what single images give; a Reshape may hold the batch the file was made with."""
         probe = self._probe(x)
         single = [
@@ -253,9 +256,10 @@ class OnnxSession:
             )
         ]
         try:
-            if self._same(self._raw(self._session, probe), single):
+            batch = self._raw(self._session, probe)
+            if self._same(batch, single):
                 self._verified = True
-                return
+                return batch if len(x) == len(probe) and np.array_equal(x, probe) else None
             why = "a batch gives other values than its images one by one"
         except OutOfMemory:
             raise
@@ -264,6 +268,7 @@ class OnnxSession:
         self._batching = "looped"
         self._verified = True
         self._notes.append(f"the file says its batch is free, but {why}: run image by image")
+        return None
 
     # --- ONNX Runtime -------------------------------------------------------------------------------------------
 
