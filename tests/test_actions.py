@@ -679,3 +679,13 @@ def test_a_mask_is_only_for_grids_that_keep_it() -> None:
         ActionError, match="element 1 of T2 moves the disc of the mask on a 6×6 grid: leave the mask out"
     ):
         within_disc(input_action(parse_group("T2"), (1, 6, 6)), True)
+
+
+def test_the_kernel_within_the_disc_is_computed_not_assumed() -> None:
+    """On a 1×3 map the disc leaves the middle pixel only, so that a reflection does nothing there."""
+    group = parse_group("flip")
+    assert output_action("pixels", group, (1, 1, 3)).kernel == (0,)
+    assert within_disc(output_action("pixels", group, (1, 1, 3)), True).kernel == (0, 1)
+    assert within_disc(output_action("pixels", group, (1, 5, 5)), True).kernel == (0,)
+    swapped = output_action("pixels+permute:1:1,0", group, (2, 1, 3))
+    assert within_disc(swapped, True).kernel == (0,)

@@ -52,10 +52,17 @@ class DiscAction:
         """How `--act` spells it."""
         return self.inner.name
 
-    @property
+    @cached_property
     def kernel(self) -> tuple[int, ...]:
-        """The elements that do nothing here."""
-        return self.inner.kernel
+        """The elements that do nothing within the disc, which may hide all that one of them moves."""
+        numbered = np.arange(1, np.prod(self.shape) + 1, dtype=np.float64).reshape(1, *self.shape)
+        inside = masked(numbered, True)
+        still = {
+            g
+            for g, turn in enumerate(self.inner.resampled_by)
+            if not turn and np.array_equal(self.inner(g, inside), inside)
+        }
+        return tuple(g for g in self.group.elements if g in still or g in self.inner.kernel)
 
     @cached_property
     def law_defect(self) -> float:

@@ -38,7 +38,7 @@ def between(low: float | None, high: float | None) -> str:
 
 
 #: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
-LEFT_OUT = ("calibrated interval", "interval", "optimum", "floor", "null")
+LEFT_OUT = ("sensitivity", "calibrated interval", "interval", "optimum", "floor", "null")
 #: Names fold within their columns, but not below this.
 LEAST_NAME = 14
 GAP = 3
@@ -81,6 +81,7 @@ def columns_of(results: Sequence[Result]) -> list[Column]:
         Column("null", "null", cells(lambda r: number(r.null))),
         Column("calibrated", "calibrated", cells(lambda r: number(r.calibrated)), style="bold"),
         Column("calibrated interval", level, cells(lambda r: between(r.calibrated_low, r.calibrated_high))),
+        Column("sensitivity", "sensitivity", cells(lambda r: number(r.sensitivity))),
         Column("reason", "", cells(lambda r: marks.get(r.reason or "", "")), right=False),
     ]
 
