@@ -139,6 +139,57 @@ def output_action(text: str, mask: bool = False) -> OutputAction:
     return composed
 
 
+def declared(declaration: dict[str, Any], mask: bool = False) -> OutputAction:
+    """The action that `geed.taps` declares by fields, for C<n> and D<n>: one matrix an element, built from products.
+
+    An element of D<n> is (a, f): f left-right flips, then a turns; it is number a + n·f.
+    """
+    n, reflects = int(declaration["group"][1:]), declaration["group"][0] == "D"
+    members = [(a, f) for f in range(1 + reflects) for a in range(n)]
+
+    def times(p: tuple[int, int], q: tuple[int, int]) -> tuple[int, int]:
+        return (p[0] + (-q[0] if p[1] else q[0])) % n, (p[1] + q[1]) % 2
+
+    def block(entry: dict[str, Any], g: tuple[int, int]) -> Array:
+        word = entry["type"]
+        if word == "trivial":
+            return np.eye(1)
+        if word in ("regular", "quotient"):
+            H = [members[i] for i in entry.get("subgroup", [0])]
+            cosets: list[frozenset[tuple[int, int]]] = []
+            for m in members:
+                coset = frozenset(times(m, h) for h in H)
+                if coset not in cosets:
+                    cosets.append(coset)
+            out = np.zeros((len(cosets), len(cosets)))
+            for i, coset in enumerate(cosets):
+                out[cosets.index(frozenset(times(g, m) for m in coset)), i] = 1
+            return out
+        gens = [np.asarray(m, dtype=float) for m in entry["generators"]]
+        if word == "permutation":
+            gens = [np.eye(len(m))[m.astype(int)] for m in gens]
+        out = np.linalg.matrix_power(gens[0], g[0])
+        return out @ gens[1] if g[1] else out
+
+    def act(g: Element, y: Array) -> Array:
+        _, k, of, flipped = g
+        assert (k * n) % of == 0
+        element = (k * n // of, int(flipped))
+        blocks = [block(e, element) for e in declaration["fields"] for _ in range(e.get("count", 1))]
+        width = sum(len(b) for b in blocks)
+        whole, start = np.zeros((width, width)), 0
+        for b in blocks:
+            whole[start : start + len(b), start : start + len(b)] = b
+            start += len(b)
+        place = np.eye(width)[
+            :, list(declaration.get("order", range(width)))
+        ]  # entry i of the fields → channel order[i]
+        mixed = np.tensordot(place @ whole @ place.T, y, axes=1)
+        return move(g, mixed, mask) if declaration.get("pixels", y.ndim == 3) else mixed
+
+    return act
+
+
 def kernel(act: OutputAction, group: Sequence[Element], shape: tuple[int, ...]) -> list[int]:
     """The elements that leave every array of that shape alone; almost surely those that leave a random one alone."""
     probe = act(group[0], np.random.default_rng(7).normal(size=shape))
@@ -256,7 +307,7 @@ def geed(
     variant: str,
     *,
     spread: Sequence[Array] = (),
-    action: str | None = None,
+    action: str | OutputAction | None = None,
     logits: bool = False,
     floor_passes: bool = False,
     reference: int = 16,
@@ -271,7 +322,8 @@ def geed(
         VARIANTS[variant] if variant in VARIANTS else (*variant.split(":"), None)  # type: ignore[misc]
     )
     action = action or own_action
-    act, m, m_equal = output_action(action, mask), *DISTANCES[distance]
+    act = output_action(action, mask) if isinstance(action, str) else action
+    m, m_equal = DISTANCES[distance]
     G = elements(group)
 
     def f(x: Array) -> Array:

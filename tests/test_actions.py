@@ -22,6 +22,7 @@ from geed_onnx.actions import (
     operators,
     orbit_of,
     output_action,
+    parse_declared,
     permutation_action,
     turn_matrix,
     within_disc,
@@ -44,6 +45,56 @@ SPECS = {
         ("permute:1:1,2,3,0;0,3,2,1", "D4", (4, 2, 2)),
     ],
     "roll": [("roll:1:-1", "C8", (8,)), ("roll:1:2", "C4", (8, 2, 2)), ("roll:3:0", "flip", (1, 2, 3))],
+    "regular": [("regular:1", "C4", (8, 3, 3)), ("regular:1", "D4", (8,)), ("regular:2", "flip", (3, 4))],
+}
+QUARTER, MIRROR = [[0, -1], [1, 0]], [[1, 0], [0, -1]]
+S8 = math.sqrt(0.5)
+#: What files declare: fields of the declared group, restricted to the one that acts.
+DECLARED: dict[str, tuple[dict[str, object], str, tuple[int, ...]]] = {
+    "regular fields": ({"group": "C8", "fields": [{"type": "regular", "count": 2}]}, "C8", (16, 3, 3)),
+    "regular fields of a larger group": ({"group": "C8", "fields": [{"type": "regular"}]}, "C4", (8, 4, 4)),
+    "regular fields of D4": ({"group": "D4", "fields": [{"type": "regular"}]}, "D4", (8, 3, 3)),
+    "the flip within D4": ({"group": "D4", "fields": [{"type": "regular"}]}, "flip", (8, 2, 3)),
+    "the other flip": ({"group": "D4", "fields": [{"type": "regular"}]}, "flip-ud", (8,)),
+    "both flips": ({"group": "D4", "fields": [{"type": "regular"}]}, "flipxflip-ud", (8, 3, 2)),
+    "mixed, in another order": (
+        {
+            "group": "C4",
+            "fields": [
+                {"type": "trivial", "count": 2},
+                {"type": "quotient", "subgroup": [0, 2], "count": 2},
+                {"type": "permutation", "generators": [[1, 2, 3, 0]]},
+            ],
+            "order": [9, 0, 8, 1, 7, 2, 6, 3, 5, 4],
+        },
+        "C4",
+        (10, 3, 3),
+    ),
+    "the sign of D4": (
+        {"group": "D4", "fields": [{"type": "quotient", "subgroup": [0, 1, 2, 3]}, {"type": "trivial"}]},
+        "D4",
+        (3, 2, 2),
+    ),
+    "a matrix": ({"group": "C4", "fields": [{"type": "matrix", "generators": [QUARTER], "count": 2}]}, "C4", (4, 3, 3)),
+    "matrix and permutation": (
+        {
+            "group": "D4",
+            "fields": [{"type": "matrix", "generators": [QUARTER, MIRROR]}, {"type": "regular"}, {"type": "trivial"}],
+            "order": [10, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0],
+        },
+        "D4",
+        (11, 2, 2),
+    ),
+    "a matrix of an eighth turn": (
+        {"group": "C8", "fields": [{"type": "matrix", "generators": [[[S8, -S8], [S8, S8]]]}], "pixels": False},
+        "C8",
+        (2, 2, 2),
+    ),
+    "a matrix that half of the group leaves alone": (
+        {"group": "C8", "fields": [{"type": "matrix", "generators": [[[-1]]]}]},
+        "C8",
+        (1,),
+    ),
 }
 JOINT = [
     ("pixels+permute:1:1,2,3,0", "C4", (4, 3, 3)),
@@ -69,7 +120,7 @@ OUTPUTS = {
     f"{spec} of {name} on {shape}": (spec, name, shape)
     for spec, name, shape in [*itertools.chain(*SPECS.values()), *JOINT]
 }
-EVERY = [*INPUTS, *OUTPUTS]
+EVERY = [*INPUTS, *OUTPUTS, *DECLARED]
 every_action = pytest.mark.parametrize("case", EVERY)
 
 
@@ -78,6 +129,9 @@ def action_of(case: str) -> Action:
     if case in INPUTS:
         name, shape = INPUTS[case]
         return input_action(parse_group(name), shape)
+    if case in DECLARED:
+        declaration, name, shape = DECLARED[case]
+        return output_action(parse_declared(declaration), parse_group(name), shape)
     spec, name, shape = OUTPUTS[case]
     return output_action(spec, parse_group(name), shape)
 
@@ -89,6 +143,11 @@ def dense(case: str) -> np.ndarray:
     size = math.prod(action.shape)
     units = np.eye(size).reshape(size, *action.shape)
     return np.stack([action(g, units).reshape(size, size).T for g in action.group.elements])
+
+
+def rounding(case: str) -> float:
+    """How far a matrix whose entries are no whole numbers may be from the law."""
+    return 1e-12 if case == "a matrix of an eighth turn" else 0.0
 
 
 def exact(action: Action) -> bool:
@@ -127,7 +186,7 @@ def test_exact_elements_multiply_as_the_group_does(case: str) -> None:
     group, turns = action.group, action.resampled_by
     for g, h in itertools.product(group.elements, repeat=2):
         if not turns[g] or not turns[h]:
-            atol = 0 if not (turns[g] or turns[h]) else 1e-12
+            atol = 0 if not (turns[g] or turns[h]) and rounding(case) == 0 else 1e-12
             assert np.allclose(matrix[g] @ matrix[h], matrix[group.product(g, h)], rtol=0, atol=atol), (g, h)
 
 
@@ -138,7 +197,9 @@ def test_exact_elements_are_permutations(case: str) -> None:
         permutes = set(np.unique(matrix[g])) <= {0.0, 1.0} and np.array_equal(
             matrix[g] @ matrix[g].T, np.eye(len(matrix[g]))
         )
-        assert permutes == (action.resampled_by[g] == 0)
+        if "matrix" not in case or ("pixels" not in action.name and g == 0):
+            assert permutes == (action.resampled_by[g] == 0)
+        assert np.allclose(matrix[g] @ matrix[g].T, np.eye(len(matrix[g])), atol=1e-12) or action.resampled_by[g]
 
 
 @every_action
@@ -149,7 +210,7 @@ def test_law_defect_is_zero_for_actions_and_only_for_them(case: str) -> None:
         np.abs(matrix[g] @ matrix[h] - matrix[group.product(g, h)]).max()
         for g, h in itertools.product(group.elements, repeat=2)
     )
-    assert (action.law_defect == 0) == (worst < 1e-12) == exact(action)
+    assert (action.law_defect <= rounding(case)) == (worst < 1e-12) == exact(action)
     assert action.law_defect >= 0
 
 
@@ -172,7 +233,9 @@ def test_law_defect_is_the_worst_pair_on_noise(name: str, size: int) -> None:
 @every_action
 def test_kernel_is_found_by_force(case: str) -> None:
     action, matrix = action_of(case), dense(case)
-    still = tuple(g for g in action.group.elements if np.array_equal(matrix[g], np.eye(len(matrix[g]))))
+    still = tuple(
+        g for g in action.group.elements if np.allclose(matrix[g], np.eye(len(matrix[g])), rtol=0, atol=rounding(case))
+    )
     assert action.kernel == still
     # the kernel is a normal subgroup
     product, inverse = action.group.product, action.group.inverse
@@ -439,10 +502,11 @@ def test_an_action_by_channel_acts_on_any_slice_of_channels(case: str) -> None:
         for g in action.group.elements:
             for part in (slice(0, 1), slice(action.shape[0] // 2, None)):
                 assert np.array_equal(action(g, x[:, part]), action(g, x)[:, part])
-    else:  # it mixes channels: some element does not keep a channel on its own
-        alone = x.copy()
-        alone[:, 1:] = 0
-        assert any(action(g, alone)[:, 1:].any() for g in action.group.elements)
+    else:  # some element moves a channel to another, or treats one unlike the rest: a slice does not do
+        units = np.eye(action.shape[0]).reshape(action.shape[0], action.shape[0], *[1] * (len(action.shape) - 1))
+        lone = units * np.ones(action.shape)
+        moved = [action(g, lone) for g in action.group.elements]
+        assert any(not np.array_equal(y, lone) for y in moved)
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5), (2, 1, 5, 4), (2, 5, 4), (2, 3, 5, 5, 5)])
@@ -539,7 +603,7 @@ def test_permutations_act_exactly_where_they_satisfy_the_relations(name: str, da
         ("pixel", "C4", UnknownName, "unknown action 'pixel': did you mean 'pixels'"),
         ("permutation:1:1,0", "C4", UnknownName, "unknown action 'permutation': did you mean 'permute'"),
         ("permute:1:1,2,3,0+roll:1:1", "C4", UsageError, "its parts move the same axis"),
-        ("", "C4", UnknownName, "unknown action ''; known: permute, pixels, roll, trivial"),
+        ("", "C4", UnknownName, "unknown action ''; known: permute, pixels, regular, roll, trivial"),
     ],
 )
 def test_what_is_no_output_action_is_refused(spec: str, name: str, error: type[GeedError], says: str) -> None:

@@ -755,7 +755,7 @@ def test_declared_taps_that_cannot_be_believed(desk: Path, tmp_path: Path, taps:
 @pytest.mark.parametrize(
     ("code", "action", "text"),
     [
-        (2, {"a": 1}, "the file declares an action for 'latent' that is not understood ({'a': 1})"),
+        (1, {"a": 1}, "the action that the file declares for 'latent' cannot be used: the declared action: 'a' is not"),
         (2, "\x1b[31mevil", "unknown action '\\x1b[31mevil'"),
         (1, "permute:1:0", "tap 'latent': permute:1:0: expected a permutation of 0..7"),
     ],

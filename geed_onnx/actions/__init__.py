@@ -17,6 +17,7 @@ from collections.abc import Callable
 import numpy as np
 
 from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
+from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.masking import DiscAction, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
@@ -27,6 +28,8 @@ from geed_onnx.registry import Registry
 __all__ = [
     "Action",
     "AxisAction",
+    "ChannelAction",
+    "Declared",
     "DiscAction",
     "GridAction",
     "JointAction",
@@ -37,6 +40,7 @@ __all__ = [
     "masked",
     "orbit_of",
     "output_action",
+    "parse_declared",
     "permutation_action",
     "resample",
     "turn_matrix",
@@ -95,16 +99,33 @@ def _roll(group: Group, shape: tuple[int, ...], text: str) -> Action:
     return permutation_action(group, shape, number, images, f"roll:{text}")
 
 
+@actions.registers("regular")
+def _regular(group: Group, shape: tuple[int, ...], text: str) -> Action:
+    """regular:AXIS: an axis is made of regular fields, one entry per element: entry gh of a field takes what h had."""
+    try:
+        axis = int(text)
+    except ValueError:
+        raise UsageError(f"regular:{text}: expected regular:AXIS with a whole number, as in regular:1") from None
+    size, order = shape[axis - 1] if 1 <= axis <= len(shape) else 0, group.order
+    if size % order and size:
+        raise ActionError(
+            f"regular:{text}: axis {axis} holds {size} entries, which is no multiple of the {order} elements of"
+            f" {group.name}"
+        )
+    starts = order * np.arange(size // order)[:, None]
+    return AxisAction(group, shape, axis, tuple((starts + i).ravel() for i in regular(group)), f"regular:{text}")
+
+
 def _nothing_after(name: str, text: str) -> None:
     if text:
         raise UsageError(f"the action {name!r} takes nothing after its name, got {name}:{text}")
 
 
-def output_action(spec: str, group: Group, shape: tuple[int, ...]) -> Action:
-    """Return the action that `spec` names, bound to a tap's shape (without the batch).
+def output_action(spec: str | Declared, group: Group, shape: tuple[int, ...]) -> Action:
+    """Return the action that `spec` names, or that a file declares, bound to a tap's shape (without the batch).
 
-    `trivial`, `pixels`, `permute:AXIS:i,j,…`, `roll:AXIS:STEPS` (AXIS counts the batch as 0), or several on different
-    axes joined by `+`, as in `pixels+permute:1:1,0`.
+    `trivial`, `pixels`, `permute:AXIS:i,j,…`, `roll:AXIS:STEPS`, `regular:AXIS` (AXIS counts the batch as 0), or
+    several on different axes joined by `+`, as in `pixels+permute:1:1,0`.
 
     Raises
     ------
@@ -113,6 +134,8 @@ def output_action(spec: str, group: Group, shape: tuple[int, ...]) -> Action:
     ActionError
         If the action does not fit this shape or breaks the group's law.
     """
+    if isinstance(spec, Declared):
+        return spec.bound(group, shape)
     parts = []
     for text in spec.split("+"):
         name, _, rest = text.partition(":")

@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from geed_onnx.actions.axes import Action
+from geed_onnx.actions.axes import Action, AxisAction, JointAction
+from geed_onnx.actions.fields import ChannelAction
 from geed_onnx.actions.grid import masked
 from geed_onnx.actions.operators import Array, disc
 from geed_onnx.errors import ActionError
@@ -104,4 +105,12 @@ class DiscAction:
 
 def within_disc(action: Action, mask: bool) -> Action:
     """Return the action on masked arrays, or the action itself where there is no mask or no grid."""
-    return DiscAction(action) if mask and len(action.shape) == 3 else action
+    if not mask or len(action.shape) != 3 or _on_channels(action):
+        return action
+    if isinstance(action, JointAction):
+        return JointAction(tuple(within_disc(part, mask) for part in action.parts))
+    return DiscAction(action)
+
+
+def _on_channels(action: Action) -> bool:
+    return isinstance(action, ChannelAction) or (isinstance(action, AxisAction) and action.axis == 1)

@@ -50,7 +50,7 @@ def measure(
     *,
     taps: Sequence[str] | None = None,
     variants: Sequence[str | Variant] | None = None,
-    actions: Mapping[str, str] | None = None,
+    actions: Mapping[str, str | Mapping[str, Any]] | None = None,
     declared_action: bool = True,
     samples: int | Literal["all"] = 50,
     spread_samples: int | None = None,
@@ -89,7 +89,7 @@ def measure(
     variants
         Names or the general form `KIND:ACTION:DISTANCE[:NORMALISER]`; by default the paper's five.
     actions
-        {tap: output action}, as `--act` takes them.
+        {tap: output action}, as `--act` takes them, or as `geed.taps` declares fields (`geed_onnx.actions.fields`).
     declared_action
         Whether the channel actions that the file declares are used.
     samples, seed

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from geed_onnx.actions import Declared
+from geed_onnx.engine.plan import declared_action
 from geed_onnx.errors import GeedError
 from geed_onnx.sessions import RuntimeOptions, Session, available_providers, open_session
 from geed_onnx.sources import declared_input, preprocessing_for
@@ -172,10 +174,28 @@ def _taps(taps: tuple[Tap, ...]) -> Iterator[Finding]:
             "taps", verdict, f"{plural}: {', '.join(names) or 'none found in the graph; name one with --tap'}"
         )
     for tap in taps:
+        if tap.action is not None:
+            yield _action(tap)
         for flag in tap.flags:
             yield Finding("taps", "warning" if "folded" in flag else "note", f"{tap.name}: {flag}")
     if not taps:
         yield Finding("taps", "error", "nothing to measure was found in the graph: name tensors with --tap")
+
+
+def _action(tap: Tap) -> Finding:
+    """Say whether the action that the file declares for a tap is one, and fits its channels."""
+    try:
+        declared = declared_action(tap.name, tap.action)
+    except GeedError as error:
+        return Finding("action", "error", str(error))
+    if isinstance(declared, Declared) and tap.shape[0] not in (None, declared.width):
+        return Finding(
+            "action",
+            "error",
+            f"{tap.name}: the declared {declared} are {declared.width} channels, but the tap has {tap.shape[0]}; export"
+            " the model again, or measure naively with --no-declared-action",
+        )
+    return Finding("action", "ok", f"{tap.name}: {declared}, declared in geed.taps")
 
 
 def _running(graph: Graph, port: Port, taps: tuple[Tap, ...], options: RuntimeOptions) -> Iterator[Finding]:

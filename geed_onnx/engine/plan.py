@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, input_action, within_disc
+from geed_onnx.actions import Action, Declared, input_action, parse_declared, within_disc
 from geed_onnx.engine.feeding import Feed, first_raw, open_data, prepare_file
-from geed_onnx.errors import DataError, MeasureError, OutOfMemory, UnknownName, UsageError
+from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
 from geed_onnx.sources import Source, draw
@@ -79,7 +79,7 @@ class Plan:
     explicit: bool
     """whether the taps were named by the user: then one that cannot be measured is an error, not a row with a reason"""
     variants: tuple[Variant, ...]
-    acts: Mapping[str, str]
+    acts: Mapping[str, str | Declared]
     settings: Settings
     metadata: Mapping[str, str] = field(default_factory=dict)
     skip_bad: bool = False
@@ -186,33 +186,49 @@ def _kinds(targets: Sequence[Target]) -> str:
     )
 
 
-def chosen_acts(acts: Mapping[str, str] | None, targets: Sequence[Target], *, declared: bool) -> dict[str, str]:
-    """Return {tap: action text} from what the user says, over what the file declares.
+def chosen_acts(
+    acts: Mapping[str, str | Mapping[str, Any]] | None, targets: Sequence[Target], *, declared: bool
+) -> dict[str, str | Declared]:
+    """Return {tap: action} from what the user says, over what the file declares.
 
     Raises
     ------
     UnknownName
         If an action is given to a tap that is not measured.
-    UsageError
-        If a declaration in the file is not understood.
+    ActionError
+        If a declaration is not understood, or breaks the law of its group.
     """
-    found: dict[str, str] = {}
+    found: dict[str, str | Declared] = {}
     for target in targets:
         if declared and target.declared is not None:
-            if not isinstance(target.declared, str):
-                raise UsageError(
-                    f"the file declares an action for {target.name!r} that is not understood ({target.declared!r});"
-                    " expected text as --act takes it; --no-declared-action measures without it"
-                )
-            found[target.name] = target.declared
+            found[target.name] = declared_action(target.name, target.declared)
     names = {t.name: t.name for t in targets} | {t.module: t.name for t in targets if t.module}
     for tap, action in (acts or {}).items():
         bare = tap.rpartition(":")[0] if tap.rpartition(":")[2] in ("map", "vector", "probability") else tap
         name = names.get(tap) or names.get(bare)
         if name is None:
             raise UnknownName("tap", tap, [n for n in names if n], "--act is for taps that are measured: add --tap too")
-        found[name] = action
+        found[name] = action if isinstance(action, str) else parse_declared(action)
     return found
+
+
+def declared_action(tap: str, declared: object) -> str | Declared:
+    """Read what `geed.taps` declares for a tap: text as `--act` takes it, or fields; the group law is checked.
+
+    Raises
+    ------
+    ActionError
+        If it is not understood, or breaks the law of its group.
+    """
+    if isinstance(declared, str):
+        return declared
+    try:
+        return parse_declared(declared)
+    except ActionError as error:
+        raise ActionError(
+            f"the action that the file declares for {tap!r} cannot be used: {error}; export the model again, or measure"
+            " naively with --no-declared-action"
+        ) from error
 
 
 def make_plan(
@@ -222,7 +238,7 @@ def make_plan(
     *,
     taps: Sequence[str] | None,
     variants: Sequence[str | Variant] | None,
-    acts: Mapping[str, str] | None,
+    acts: Mapping[str, str | Mapping[str, Any]] | None,
     declared: bool,
     settings: Settings,
     input: str | None,

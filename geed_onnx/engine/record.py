@@ -116,7 +116,7 @@ def _common(
             "shape": list(gathered.shape),
             "layout": target.layout,
             "module": target.module,
-            "action": action.name if action else plan.acts.get(target.name, cell.variant.action),
+            "action": action.name if action else str(plan.acts.get(target.name, cell.variant.action)),
             "kernel": list(action.kernel) if action else None,
         },
         "variant": cell.variant.name,
