@@ -3,9 +3,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# one environment a framework, since their stacks do not agree with one another
+VENVS ?= .venvs
+FRAMEWORKS := pytorch keras jax sklearn escnn
 SHARED ?= ../shared
 
-.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup
+.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup exporters
 
 demo: setup            ## measure the shipped models and print the table
 	$(BIN)/geed-onnx demo
@@ -38,9 +41,20 @@ bench: setup           ## figures of benchmarks/RESULTS.md
 real-models: setup     ## the table of third-party files; SHARED holds models-real/ and data/
 	$(BIN)/python benchmarks/real_models.py $(SHARED)
 
-models: setup          ## train the shipped models again (needs torch: about two minutes)
-	$(BIN)/pip install -q -e '.[train]'
-	$(BIN)/python models/train.py --out models/shipped
+exporters: $(FRAMEWORKS:%=exporter-%)   ## build every framework's environment and run its exporter's tests
+
+exporter-%: $(VENVS)/%/.ready   ## one of them: make exporter-keras
+	$(VENVS)/$*/bin/python -m pytest exporters/tests/$*
+
+models: $(FRAMEWORKS:%=$(VENVS)/%/.ready)   ## train the shipped models again, each with its framework
+	for each in $(FRAMEWORKS); do $(VENVS)/$$each/bin/pip install -q -e ".[$$each,train]" || exit 1; done
+	$(VENVS)/pytorch/bin/python models/train_pytorch.py
+	$(VENVS)/keras/bin/python models/train_keras.py
+	$(VENVS)/keras/bin/python models/train_keras.py --copy models/shipped/digits-cnn.safetensors
+	$(VENVS)/jax/bin/python models/train_flax.py
+	$(VENVS)/escnn/bin/python models/train_c8.py
+	$(VENVS)/sklearn/bin/python models/train_sklearn.py
+	$(VENVS)/sklearn/bin/python models/quantise.py
 
 wheel: setup           ## build the wheel and try it in an isolated environment
 	rm -rf dist && $(BIN)/python -m build --wheel -o dist .
@@ -56,5 +70,15 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@
 
+$(VENVS)/%/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/$*
+	$(VENVS)/$*/bin/python -m pip install -q --upgrade pip
+	$(VENVS)/$*/bin/python -m pip install -q -e '.[$*]' 'pytest>=8.0'
+	@# escnn's own requirements do not build beside a current NumPy; the extra brings what it really needs
+	if [ $* = escnn ]; then $(VENVS)/$*/bin/python -m pip install -q --no-deps escnn==1.0.11; fi
+	@touch $@
+
+.PRECIOUS: $(VENVS)/%/.ready
+
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENVS) dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,54 @@
+"""`geed-export FRAMEWORK MODEL -o FILE.onnx`: one command a framework, the same options everywhere."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from geed_exporters.options import output_wanted, shared_options, show_candidates, show_written  # noqa: F401
+from geed_onnx.errors import GeedError
+
+COMMANDS = ("pytorch", "keras", "jax", "sklearn", "escnn")
+
+
+class Frameworks(click.Group):
+    """Commands that are imported when they are called: no framework is needed to read the help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the frameworks."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one framework's door; it imports the framework itself only when it runs."""
+        if cmd_name not in COMMANDS:
+            return None
+        from importlib import import_module
+
+        command = import_module(f"geed_exporters.{cmd_name}.command").command
+        return command if isinstance(command, click.Command) else None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn the errors of the house into one line and an exit code."""
+        try:
+            return super().invoke(ctx)
+        except GeedError as error:
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=Frameworks, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="geed-onnx", prog_name="geed-export")
+def main() -> None:
+    """Export a model to ONNX with its intermediate tensors as named outputs.
+
+    \b
+    geed-export pytorch timm:resnet50 -o resnet50.onnx
+    geed-export keras keras:MobileNetV2 -o mobilenet.onnx --tap 'block_*_add'
+    geed-onnx measure resnet50.onnx --data images/ --group flip
+    """
+
+
+if __name__ == "__main__":
+    main()

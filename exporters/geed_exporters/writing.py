@@ -1,0 +1,143 @@
+"""From an `Export` to a file: metadata in, the exporter's traces out, verified before it is left in its place."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from geed_exporters.errors import ExportError
+from geed_exporters.export import Export
+from geed_exporters.verification import Agreement, verify
+
+SCHEMA = "1"
+SCOPES = "pkg.torch.onnx.name_scopes"
+#: protobuf ends at 2 GiB; beyond this, weights lie in a file of their own beside the model
+LARGEST_SINGLE_FILE = 1_900_000_000
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was left on disk."""
+
+    path: Path
+    taps: tuple[str, ...]
+    agreement: Agreement | None
+    """None where it was not verified."""
+
+
+def write(export: Export, path: str | os.PathLike[str], *, check: bool = True, tolerance: float = 1e-4) -> Written:
+    """Write the file, verified against its framework first; an existing file is replaced only by one that agrees.
+
+    Raises
+    ------
+    ExportError
+        If the folder cannot be written to, or the graph is no valid ONNX.
+    Differs
+        If file and framework disagree; nothing is written then.
+    """
+    path = Path(path)
+    if path.suffix != ".onnx":
+        raise ExportError(f"{path}: expected a file name that ends in .onnx")
+    model = finished(export)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".geed-export-") as folder:
+            draft = Path(folder) / path.name
+            _save(model, draft)
+            agreement = verify(draft, export, tolerance=tolerance) if check else None
+            # the weights first: a model must never lie beside weights that are not its own for long
+            for part in sorted(Path(folder).iterdir(), key=lambda p: p == draft):
+                os.replace(part, path.parent / part.name)
+    except OSError as error:
+        raise ExportError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return Written(path, tuple(tap.name for tap in export.taps), agreement)
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    if model.ByteSize() > LARGEST_SINGLE_FILE:
+        onnx.save_model(model, path, save_as_external_data=True, location=f"{path.name}.data")
+        onnx.checker.check_model(str(path))
+    else:
+        try:
+            onnx.checker.check_model(model, full_check=True)
+        except onnx.checker.ValidationError as error:
+            raise ExportError(f"the exported graph is no valid ONNX: {error}") from error
+        path.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def finished(export: Export) -> onnx.ModelProto:
+    """Return a copy of the model with `geed.*` metadata, free of the exporter's notes on the machine it ran on.
+
+    Raises
+    ------
+    ExportError
+        If a tap is no output of the graph, or two taps share a name.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(export.model)
+    outputs = {o.name for o in model.graph.output}
+    names = [tap.name for tap in export.taps]
+    for name in names:
+        if name not in outputs:
+            raise ExportError(f"the exported graph has no output {name!r}, which should be a tap")
+    if len(set(names)) != len(names):
+        raise ExportError("two taps share one name: " + ", ".join(sorted(n for n in names if names.count(n) > 1)))
+    strip(model)
+    del model.metadata_props[:]
+    entries: dict[str, Any] = {
+        "geed.schema": SCHEMA,
+        "geed.input": export.input.as_json(),
+        "geed.taps": [tap.as_json() for tap in export.taps],
+        "geed.source": export.source.as_json(),
+    }
+    for key, value in entries.items():
+        model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
+    return model
+
+
+def strip(model: onnx.ModelProto) -> None:
+    """Keep of an exporter's notes the module path of each node only: stack traces hold paths of its machine."""
+    model.doc_string = ""
+    graphs = [model.graph, *(g for node in model.graph.node for g in _bodies(node))]
+    for function in model.functions:
+        function.doc_string = ""
+        _strip_nodes(function.node)
+    for graph in graphs:
+        graph.doc_string = ""
+        del graph.metadata_props[:]
+        _strip_nodes(graph.node)
+        for item in (*graph.initializer, *graph.value_info, *graph.input, *graph.output):
+            item.doc_string = ""
+            del item.metadata_props[:]
+
+
+def _strip_nodes(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        kept = [p.value for p in node.metadata_props if p.key == SCOPES and _is_list(p.value)]
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for value in kept:
+            node.metadata_props.add(key=SCOPES, value=value)
+
+
+def _is_list(text: str) -> bool:
+    try:
+        return isinstance(ast.literal_eval(text), list)
+    except (ValueError, SyntaxError):
+        return False
+
+
+def _bodies(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
+    for attribute in node.attribute:
+        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+            yield graph
+            for inner in graph.node:
+                yield from _bodies(inner)
