@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import sys
-from typing import Any
-
 import click
 
 from geed_exporters.options import output_wanted, shared_options, show_candidates, show_written  # noqa: F401
-from geed_onnx.errors import GeedError
+from geed_onnx.cli.door import Door
 
 COMMANDS = ("pytorch", "keras", "jax", "sklearn", "escnn")
 
 
-class Frameworks(click.Group):
+class Frameworks(Door):
     """Commands that are imported when they are called: no framework is needed to read the help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -28,14 +25,6 @@ class Frameworks(click.Group):
 
         command = import_module(f"geed_exporters.{cmd_name}.command").command
         return command if isinstance(command, click.Command) else None
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Turn the errors of the house into one line and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except GeedError as error:
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
 
 
 @click.group(cls=Frameworks, context_settings={"help_option_names": ["-h", "--help"]})

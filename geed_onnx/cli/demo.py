@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from geed_onnx.cli.main import main, warn
+from geed_onnx.cli.door import warn
+from geed_onnx.cli.main import main
 from geed_onnx.cli.measuring import progress_bar, show
 from geed_onnx.errors import DataError
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from geed_onnx.cli.door import complain, say, stop_talking, warn
 from geed_onnx.cli.main import (
     EXIT_CODES,
-    complain,
     constants_of,
     image_options,
     input_options,
@@ -22,9 +22,6 @@ from geed_onnx.cli.main import (
     pair,
     pairs,
     samples_of,
-    say,
-    stop_talking,
-    warn,
 )
 from geed_onnx.errors import UsageError
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geed_onnx.cli.main import constants_of, input_options, main, warn
+from geed_onnx.cli.door import warn
+from geed_onnx.cli.main import constants_of, input_options, main
 from geed_onnx.errors import GeedError, UsageError
 
 if TYPE_CHECKING:
