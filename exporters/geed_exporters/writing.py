@@ -68,7 +68,7 @@ def _save(model: onnx.ModelProto, path: Path) -> None:
     else:
         try:
             onnx.checker.check_model(model, full_check=True)
-        except onnx.checker.ValidationError as error:
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
             raise ExportError(f"the exported graph is no valid ONNX: {error}") from error
         path.write_bytes(model.SerializeToString(deterministic=True))
 
