@@ -63,7 +63,8 @@ def select(candidates: Sequence[Candidate], globs: Sequence[str] = ()) -> tuple[
     with_roles = [replace(c, role=roles.get(c.module)) for c in candidates]
     wanted: set[str] = set()
     for glob in globs or ("stages", "latent", "scores"):
-        if glob in ("stages", "latent", "scores") and not any(c.module == glob for c in candidates):
+        # a module may be called so (`stages` in ConvNeXt): asked for by name it is meant, by default it is not
+        if glob in ("stages", "latent", "scores") and not (globs and any(c.module == glob for c in candidates)):
             role = "stage" if glob == "stages" else glob
             found = {m for m, r in roles.items() if r == role}
             if globs and not found:
