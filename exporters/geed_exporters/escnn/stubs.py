@@ -1,0 +1,73 @@
+"""Imports escnn where two of its requirements cannot be installed.
+
+`lie_learn` wants an older NumPy and `py3nj` a Fortran compiler. escnn uses both for the rotations of space (SO(3))
+only, which have nothing to do with images, but it imports them for everything. Where they are missing, stand-ins that
+say so when they are called take their places.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any, NoReturn
+
+from geed_exporters.factories import framework
+
+PIP = 'pip install "geed-onnx[escnn]" and then: pip install --no-deps escnn==1.0.11'
+WIGNER = "lie_learn.representations.SO3.wigner_d"
+
+
+def import_escnn() -> Any:
+    """Return the module escnn, with stand-ins for what it needs for SO(3) only, and able to live beside scikit-learn.
+
+    Raises
+    ------
+    MissingFramework
+        If escnn or torch is not installed; the message is the two pip lines.
+    """
+    framework("torch", PIP)
+    if "escnn" not in sys.modules:
+        if not _importable("py3nj"):
+            sys.modules["py3nj"] = _stand_in("py3nj", "wigner_3j", "clebsch_gordan")
+        if not _importable(WIGNER):
+            _install(WIGNER, "wigner_D_matrix")
+    escnn = framework("escnn", PIP)
+    numerical = importlib.import_module("escnn.group._numerical")
+    # escnn hands np.matrix to scikit-learn where that is installed, and scikit-learn takes none any more; without it,
+    # escnn has a way of its own
+    vars(numerical)["randomized_svd"] = None
+    return escnn
+
+
+def _importable(name: str) -> bool:
+    try:
+        importlib.import_module(name)
+    except Exception:  # built for another NumPy, lie_learn raises ValueError or AttributeError
+        return False
+    return True
+
+
+def _install(name: str, *functions: str) -> None:
+    """Put a stand-in under a dotted name, with the packages above it."""
+    parts = name.split(".")
+    above: ModuleType | None = None
+    for i, part in enumerate(parts, 1):
+        path = ".".join(parts[:i])
+        module = _stand_in(path, *(functions if i == len(parts) else ()))
+        module.__path__ = []
+        sys.modules[path] = module
+        if above is not None:
+            setattr(above, part, module)
+        above = module
+
+
+def _stand_in(name: str, *functions: str) -> ModuleType:
+    module = ModuleType(name, "A stand-in: rotations of space need the real package.")
+
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise NotImplementedError(f"{name} is not installed; escnn needs it for rotations of space (SO(3))")
+
+    for function in functions:
+        setattr(module, function, refuse)
+    return module
