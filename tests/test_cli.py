@@ -575,16 +575,27 @@ def test_what_list_names_can_be_measured(desk: Path) -> None:
     assert {r["variant"] for r in measured(*ask(desk), *more)} == {n for n in names if ":" not in n}
 
 
-def test_the_demo_measures_both_models_and_tells_their_story() -> None:
+def test_the_demo_measures_every_shipped_model_and_tells_their_story() -> None:
     result = run("demo", "--samples", "4", "--group", "C4")
     assert result.exit_code == 0, result.output
     assert result.stdout.count(" · C4 · 4 images of ") == 2
-    assert "How to read it: " in result.stdout
-    lines = run("demo", "--samples", "4", "--group", "C4", "--json").stdout.splitlines()
-    assert {Path(strict(line)["model"]["path"]).name for line in lines} == {
-        "digits-cnn.onnx",
-        "digits-cnn-untrained.onnx",
-    }
+    for words in ("How to read it: ", "One architecture and recipe in three frameworks", "equivariant by construction"):
+        assert words in result.stdout
+    for heading in ("calibrated: 0 as equivariant as the grid allows", "raw: -1 is equivariant for maps"):
+        table = result.stdout.split(heading)[1]
+        rows = [line.split() for line in table.splitlines()[3:12]]
+        assert [row[0] for row in rows] == ["PyTorch"] * 4 + ["Keras", "Flax", "scikit-learn", "escnn", "escnn"]
+    found = [strict(line) for line in run("demo", "--samples", "4", "--group", "C4", "--json").stdout.splitlines()]
+    shipped = {p.name for p in (Path(__file__).parents[1] / "models" / "shipped").glob("*.onnx")}
+    assert {Path(r["model"]["path"]).name for r in found} == shipped
+    assert run("demo", "--samples", "4", "--group", "C4", "--full").stdout.count(" · C4 · 4 images of ") == 9
+
+
+def test_the_demo_reads_the_steerable_network_naively_where_its_group_does_not_tell() -> None:
+    result = run("demo", "--samples", "4", "--group", "flip")
+    assert result.exit_code == 0, result.output
+    assert "escnn C8-CNN, read naively" in result.stdout
+    assert "equivariant by construction" not in result.stdout
 
 
 # --- how results look -------------------------------------------------------------------------------------------

@@ -200,6 +200,10 @@ def test_the_command_line_reads_declared_fields_and_measures_naively_when_told(t
     first = next(r for r in map(json.loads, by_hand.stdout.splitlines()) if r["tap"]["name"] == "regular")
     assert first["tap"]["action"] == "pixels+regular:1"
     assert first["value"] == pytest.approx(-1, abs=1e-6)
+    listed = CliRunner().invoke(main, ["taps", path])
+    assert "moves by fields(C4: 2 regular)" in listed.stdout
+    first = json.loads(CliRunner().invoke(main, ["taps", path, "--json"]).stdout.splitlines()[0])
+    assert (first["name"], first["action"]) == ("lifted", None)
     diagnosis = CliRunner().invoke(main, ["doctor", path])
     assert "regular: fields(C4: 2 regular), declared in geed.taps" in diagnosis.stdout
 

@@ -20,7 +20,13 @@ CONSOLE = [
     for command in re.findall(r"^\$ (.*)$", block.replace("\\\n", " "), re.MULTILINE)
 ]
 #: Commands that set environments up, or that name the reader's own files.
-OTHERS = ("make ", "pip ", "geed-onnx measure model.onnx --data photos/")
+OTHERS = (
+    "make ",
+    "pip ",
+    "geed-export ",
+    "geed-onnx measure model.onnx --data photos/",
+    "geed-onnx measure resnet50.onnx",
+)
 
 
 @pytest.fixture

@@ -49,7 +49,21 @@ def described(tap: Tap) -> dict[str, Any]:
         "default": tap.role is not None,
         "role": tap.role,
         "flags": list(tap.flags),
+        "action": tap.action,
     }
+
+
+def remarks(tap: Tap) -> str:
+    """Return a tap's flags and the action that the file declares for it, in one line."""
+    from geed_onnx.engine.plan import declared_action
+
+    if tap.action is None:
+        return ", ".join(tap.flags)
+    try:
+        acts = f"moves by {declared_action(tap.name, tap.action)}"
+    except GeedError:
+        acts = "declares an action that cannot be used (doctor says why)"
+    return ", ".join((*tap.flags, acts))
 
 
 @main.command(short_help="List what can be tapped in a model, the default choice marked.")
@@ -86,7 +100,7 @@ def taps(model: str, as_json: bool, input_name: str | None, size: str | None) ->
     for tap in found:
         shape = "×".join("?" if d is None else str(d) for d in tap.shape)
         cells = ("●" if tap.role else "", tap.name, tap.kind, shape, tap.layout or "", tap.module or "", tap.op)
-        table.add_row(*(Text(clean(c)) for c in (*cells, ", ".join(tap.flags))))
+        table.add_row(*(Text(clean(c)) for c in (*cells, remarks(tap))))
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False, emoji=False)
     console.print(table)
     console.print("● measured where no --tap is given")
