@@ -1,0 +1,8 @@
+"""Keras 3 on TensorFlow: functional, Sequential, subclassed and nested models, every layer's output under its path."""
+
+from __future__ import annotations
+
+from geed_exporters.keras.exporting import candidates, export_keras
+from geed_exporters.keras.loading import Loaded, described, load
+
+__all__ = ["Loaded", "candidates", "described", "export_keras", "load"]

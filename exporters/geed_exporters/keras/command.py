@@ -1,0 +1,68 @@
+"""`geed-export keras MODEL -o FILE.onnx`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geed_exporters.options import output_wanted, shared_options, show_candidates, show_written
+
+
+@click.command("keras")
+@click.argument("model", metavar="MODEL")
+@shared_options
+@click.option(
+    "--checkpoint", type=click.Path(path_type=Path), metavar="FILE", help="Weights: .weights.h5, .keras, .h5."
+)
+@click.option("--pretrained", is_flag=True, help="ImageNet's weights, from the application's own place.")
+@click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), default="NHWC", show_default=True, help="Of the file.")
+@click.option("--opset", type=click.IntRange(13, 18), default=18, show_default=True, help="Of the file.")
+@click.option("--size", metavar="HxW", help="Height and width, where the model leaves them open.")
+@click.option("--channels", type=click.IntRange(1), metavar="N", help="Channels, where the model leaves them open.")
+@click.option("--range", "range_", metavar="LOW,HIGH", help="What black and white become; recorded.")
+@click.option("--mean", metavar="X[,X…]", help="Subtracted after the range; recorded.")
+@click.option("--std", metavar="X[,X…]", help="Divided by after the mean; recorded.")
+@click.option("--colour", type=click.Choice(["grey", "rgb", "bgr"]), help="Order of the channels; recorded.")
+def command(
+    model: str,
+    output: str | None,
+    taps: tuple[str, ...],
+    listing: bool,
+    check: bool,
+    tolerance: float,
+    checkpoint: Path | None,
+    pretrained: bool,
+    layout: Any,
+    opset: int,
+    size: str | None,
+    channels: int | None,
+    range_: str | None,
+    mean: str | None,
+    std: str | None,
+    colour: str | None,
+) -> None:
+    """Export a Keras 3 model: keras:NAME (keras.applications), FILE.py:FACTORY, or a saved FILE.keras.
+
+    Taps are layers by name (block_1_add), inside a nested model by path (mobilenet/Conv1), and name#1 for the second
+    call of one layer. A factory returns a model, or a model and a dict of facts of its input (size, channels, mean, …).
+    """
+    from geed_exporters.keras import candidates, export_keras, frameworks, load, preprocessing
+    from geed_exporters.writing import write
+
+    if not listing:
+        output_wanted(output)
+    frameworks.tensorflow(cpu=True)
+    # random weights are the same every time, so that a file can be made again
+    frameworks.keras().utils.set_random_seed(0)
+    sides = preprocessing.checked({"size": size}, "the command line").get("size")
+    declared = {"range": range_, "mean": mean, "std": std, "colour": colour}
+    loaded = load(model, checkpoint=checkpoint, pretrained=pretrained, size=sides, channels=channels, declared=declared)
+    if listing:
+        show_candidates(candidates(loaded))
+        return
+    if loaded.weights == "random":
+        click.echo(f"{loaded.name}: random weights (--pretrained or --checkpoint gives others)", err=True)
+    export = export_keras(loaded, taps=taps, layout=layout, opset=opset)
+    show_written(write(export, output_wanted(output), check=check, tolerance=tolerance))
