@@ -86,6 +86,33 @@ def test_the_table_is_the_demos(desk: Path) -> None:
     assert [r[2] for r in now] == pytest.approx([r[2] for r in then], abs=5e-3)
 
 
+def test_the_networks_side_by_side_are_the_demos(desk: Path) -> None:
+    printed = ran([sys.executable, "-m", "geed_onnx", "demo"], desk).stdout
+    shown = TEXT.split("<!-- demo-side-by-side:start -->")[1].split("<!-- demo-side-by-side:end -->")[0]
+
+    def rows(text: str) -> list[tuple[str, list[float | None]]]:
+        found = re.findall(r"^(\S.*?) {2,}((?: *(?:-?\d[\d.e-]*|–))+)$", text, re.MULTILINE)
+        return [(name, [None if n == "–" else float(n) for n in numbers.split()]) for name, numbers in found]
+
+    networks = rows(shown)
+    assert len(networks) == 18  # calibrated and raw
+    now = dict(enumerate(r for r in rows(printed.split("unrelated images (channelwise")[1])))
+    for i, (name, values) in enumerate(networks):
+        assert now[i][0] == name
+        assert len(values) == 8
+        assert [v is None for v in values] == [v is None for v in now[i][1]]
+        both = [(a, b) for a, b in zip(values, now[i][1], strict=True) if a is not None]
+        assert [a for a, _ in both] == pytest.approx([b for _, b in both], abs=5e-3)
+    # what the prose says of them
+    calibrated = dict(networks[:9])
+    by_construction, naively = (calibrated[n] for n in ("escnn C8-CNN", "escnn C8-CNN, read naively"))
+    assert max(abs(v) for v in by_construction[:6] if v is not None) < 0.05
+    assert min(v for v in naively[:6] if v is not None) > 0.85
+    apart = re.search(r"Keras differ from PyTorch by (\S+) in any", printed)
+    assert apart is not None
+    assert float(apart[1]) < 1e-4
+
+
 def test_what_the_text_says_of_the_demo_stands_in_its_table() -> None:
     """Raw and calibrated values of block6 disagree, and the prose quotes them."""
     shown = TEXT.split("<!-- demo:start -->")[1].split("<!-- demo:end -->")[0]

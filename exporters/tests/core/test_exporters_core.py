@@ -317,10 +317,14 @@ def test_help_needs_no_framework_and_shows_every_exporter() -> None:
     assert result.exit_code == 0, result.output
     for name in COMMANDS:
         assert name in result.output
-        own = CliRunner().invoke(main, [name, "--help"])
+        own = CliRunner().invoke(main, [name, "-h"])
         assert own.exit_code == 0, own.output
-        for option in ("--output", "--tap", "--list", "--verify", "--tolerance"):
-            assert option in own.output
+        assert f"\n  geed-export {name} " in own.output  # an example
+        shared = ["-o, --output", "--tap", "--list", "--verify", "--tolerance"]
+        image = ["--size HxW", "--channels N", "--colour grey|rgb|bgr", "--range LO,HI", "--mean X", "--std X"]
+        listed = own.output[own.output.index("Options:") :]
+        places = [listed.index(f"\n  {option}") for option in (*shared, "--opset", *image)]
+        assert places == sorted(places)  # shared, the framework's own, the image's
 
 
 def test_an_unknown_framework_is_a_usage_error() -> None:
