@@ -19,6 +19,7 @@ import onnx_nets as nets
 import pytest
 from click.testing import CliRunner
 from click.testing import Result as Ran
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from geed_onnx.cli import main
@@ -531,6 +532,31 @@ def test_doctor_says_what_works(desk: Path) -> None:
     assert len(findings) == len(result.stdout.splitlines())
     assert {f["verdict"] for f in findings} <= {"ok", "note", "warning", "error"}
     assert {"topic": "batch", "verdict": "ok", "text": "free"} in findings
+
+
+def test_doctor_finds_that_the_optimiser_computes_something_else(tmp_path: Path) -> None:
+    """Zero padding is fused into a max pooling, whose own padding is minus infinity."""
+    nodes = [
+        helper.make_node("Neg", ["x"], ["negative"]),
+        helper.make_node("Pad", ["negative", "pads", "zero"], ["padded"]),
+        helper.make_node("MaxPool", ["padded"], ["y"], kernel_shape=[3, 3], strides=[2, 2]),
+    ]
+    weights = [
+        numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads"),
+        numpy_helper.from_array(np.float32(0), "zero"),
+    ]
+    ports = [helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 2, s, s]) for n, s in (("x", 8), ("y", 4))]
+    graph = helper.make_graph(nodes, "net", ports[:1], ports[1:], weights)
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    result = run("doctor", path, "--layout", "NCHW")
+    assert result.exit_code == 0, result.output
+    assert "ONNX Runtime's optimiser moves 'y' by 0" in result.stdout
+    del graph.node[1]
+    graph.node[1].input[0] = "negative"
+    graph.node[1].attribute.append(helper.make_attribute("pads", [1, 1, 1, 1]))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
+    assert "optimising leaves the taps as they are" in run("doctor", path, "--layout", "NCHW").stdout
 
 
 def test_doctor_says_what_does_not(desk: Path) -> None:

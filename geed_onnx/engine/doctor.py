@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,8 @@ Array = npt.NDArray[Any]
 Verdict = Literal["ok", "note", "warning", "error"]
 #: How much exposing taps may move an output, relative to its largest value, before it is a warning.
 EXPOSING_TOLERANCE = 1e-4
+#: The same for optimising the graph, which folds and reorders sums in earnest.
+OPTIMISING_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,30 @@ def _running(graph: Graph, port: Port, taps: tuple[Tap, ...], options: RuntimeOp
     if bad:
         yield Finding("values", "warning", f"NaN or Inf on noise images in {', '.join(bad)}")
     yield from _exposing(graph, outputs, port, options, x, tapped)
+    yield from _optimising(graph, both, port, options, x, tapped)
+
+
+def _optimising(
+    graph: Graph, taps: list[Tap], port: Port, options: RuntimeOptions, x: Array, tapped: dict[str, Array]
+) -> Iterator[Finding]:
+    """Compare with the graph as it is written: ONNX Runtime's rewriting should change rounding only."""
+    try:
+        plain = open_session(graph, taps, port, replace(options, optimise=False)).run(x)
+    except GeedError as error:  # some kernels exist in fused form only
+        yield Finding("optimising", "note", f"not compared with the graph as it is written: {error}")
+        return
+    moved = {n: _change(tapped[n], plain[n]) for n in plain}
+    worst = max(moved, key=lambda n: moved[n], default="")
+    if worst and moved[worst] > OPTIMISING_TOLERANCE:
+        yield Finding(
+            "optimising",
+            "warning",
+            f"ONNX Runtime's optimiser moves {worst!r} by {moved[worst]:.2g} (relative): it runs another function than"
+            " the file states (zero padding before a max pooling, fused into it, is a known cause). What is measured"
+            " is what it runs; compare with another version of ONNX Runtime",
+        )
+    elif worst:
+        yield Finding("optimising", "ok", f"optimising leaves the taps as they are, to {moved[worst]:.2g} (relative)")
 
 
 def _exposing(

@@ -37,6 +37,8 @@ class RuntimeOptions:
     threads: int | None = None
     """None: every core this process may use"""
     tf32: bool = False
+    optimise: bool = True
+    """whether ONNX Runtime may rewrite the graph; where it is quantised, it never may"""
     spinning: bool = False
     """whether ONNX Runtime's threads busy-wait between runs: they then take the cores from NumPy"""
     layout: str | None = None
@@ -144,7 +146,9 @@ class OnnxSession:
             versions={"onnxruntime": ort.__version__, "onnx": onnx.__version__, "numpy": np.__version__},
             batching=self._batching,
             tf32=self._options.tf32 and self._provider == CUDA,
-            optimisation="disabled (quantised graph)" if self._quantised else "all",
+            optimisation=(
+                "disabled (quantised graph)" if self._quantised else "all" if self._options.optimise else "disabled"
+            ),
             notes=tuple(self._notes),
         )
 
@@ -283,7 +287,7 @@ class OnnxSession:
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4
         settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._options.spinning)))
-        if self._quantised:
+        if self._quantised or not self._options.optimise:
             # fusing around Q/DQ moves the exposed tensors by up to 1.5 % between optimisation levels
             settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._graph.external:
