@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -551,7 +552,7 @@ def test_doctor_finds_that_the_optimiser_computes_something_else(tmp_path: Path)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(path))
     result = run("doctor", path, "--layout", "NCHW")
     assert result.exit_code == 0, result.output
-    assert "ONNX Runtime's optimiser moves 'y' by 0" in result.stdout
+    assert re.search(r"optimiser moves 'y' by \d", result.stdout)
     del graph.node[1]
     graph.node[1].input[0] = "negative"
     graph.node[1].attribute.append(helper.make_attribute("pads", [1, 1, 1, 1]))
