@@ -8,6 +8,7 @@ leaves a file only where the two agree.
 from geed_exporters.candidates import Candidate, select
 from geed_exporters.errors import Differs, ExportError, MissingFramework, NotExportable
 from geed_exporters.export import Export, InputSpec, Source, TapEntry
+from geed_exporters.facts import Facts, read_facts
 from geed_exporters.writing import Written, write
 
 __all__ = [
@@ -15,12 +16,14 @@ __all__ = [
     "Differs",
     "Export",
     "ExportError",
+    "Facts",
     "InputSpec",
     "MissingFramework",
     "NotExportable",
     "Source",
     "TapEntry",
     "Written",
+    "read_facts",
     "select",
     "write",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from geed_exporters.options import output_wanted, shared_options, show_candidates, show_written  # noqa: F401
+from geed_exporters.options import DOOR
 from geed_onnx.cli.door import Door
 
 COMMANDS = ("pytorch", "keras", "jax", "sklearn", "escnn")
@@ -27,7 +27,7 @@ class Frameworks(Door):
         return command if isinstance(command, click.Command) else None
 
 
-@click.group(cls=Frameworks, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Frameworks, context_settings=DOOR)
 @click.version_option(package_name="geed-onnx", prog_name="geed-export")
 def main() -> None:
     """Export a model to ONNX with its intermediate tensors as named outputs.

@@ -1,16 +1,21 @@
-"""What every exporter's command takes and says: -o, --tap, --list, --verify, --tolerance."""
+"""What every exporter's command takes and says: -o, --tap, --list, --verify, --tolerance; --size, --range, …."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from geed_exporters.candidates import Candidate, default_roles
+from geed_exporters.facts import COMMAND_LINE, read_facts
 from geed_exporters.writing import Written
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+#: `context_settings` of every command
+DOOR = {"help_option_names": ["-h", "--help"]}
 
 
 def shared_options(function: F) -> F:
@@ -45,6 +50,31 @@ def shared_options(function: F) -> F:
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def image_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that describe its images; it receives them read, as one argument `image: Facts`.
+
+    What cannot be meant is a UsageError that names the option, the same for every framework.
+    """
+
+    described = {
+        "size": ("HxW", "Size of the images, 224x224, or 224 for a square."),
+        "channels": ("N", "Channels of the images."),
+        "colour": ("grey|rgb|bgr", "To record: the order of the channels."),
+        "range": ("LO,HI", "To record: what black and white become, before mean and std."),
+        "mean": ("X[,X,X]", "To record: subtracted from an image after --range."),
+        "std": ("X[,X,X]", "To record: divided by after --mean."),
+    }
+
+    @functools.wraps(function)
+    def read(**given: Any) -> Any:
+        image = read_facts({key: given.pop(key) for key in described}, COMMAND_LINE)
+        return function(**given, image=image)
+
+    for key, (metavar, text) in reversed(described.items()):
+        read = click.option(f"--{key}", metavar=metavar, help=text)(read)
+    return read
 
 
 def output_wanted(output: str | None) -> str:

@@ -15,6 +15,7 @@ import onnx
 
 from geed_exporters.errors import ExportError
 from geed_exporters.export import Export
+from geed_exporters.pooling import keep_zero_padding
 from geed_exporters.verification import Agreement, verify
 
 SCHEMA = "1"
@@ -91,6 +92,7 @@ def finished(export: Export) -> onnx.ModelProto:
     if len(set(names)) != len(names):
         raise ExportError("two taps share one name: " + ", ".join(sorted(n for n in names if names.count(n) > 1)))
     strip(model)
+    keep_zero_padding(model)
     del model.metadata_props[:]
     entries: dict[str, Any] = {
         "geed.schema": SCHEMA,

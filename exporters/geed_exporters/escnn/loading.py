@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError
-from geed_exporters.escnn.stubs import import_escnn
+from geed_exporters.escnn.stubs import INSTALL, import_escnn
 from geed_exporters.export import InputSpec
 from geed_exporters.factories import called, load_factory, parse_name
-from geed_exporters.pytorch.loading import Loaded, from_factory, load_state, weights_of
-from geed_onnx.errors import UnknownName, UsageError
+from geed_exporters.facts import NOTHING, Facts
+from geed_exporters.pytorch.loading import Loaded, from_factory, load_state, refuse_other_inputs, weights_of, with_facts
+from geed_onnx.errors import UnknownName
 
 SCHEMES = ("escnn",)
 SEED = 0  # of random weights: the same file whenever it is written
@@ -20,13 +20,7 @@ SEED = 0  # of random weights: the same file whenever it is written
 COMPUTED = ("filter", "*.filter", "expanded_bias", "*.expanded_bias", "matrix", "*.matrix")
 
 
-def load(
-    name: str,
-    *,
-    checkpoint: Path | None = None,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-) -> Loaded:
+def load(name: str, *, checkpoint: Path | None = None, facts: Facts = NOTHING) -> Loaded:
     """Return a steerable network by its name: `escnn:c8-cnn`, `escnn:c8-cnn-small` or `FILE.py:FACTORY`.
 
     Weights are random (named networks) or the factory's own, unless a checkpoint is given.
@@ -35,8 +29,8 @@ def load(
     ----------
     checkpoint
         A state_dict of the escnn network, of train or eval mode: safetensors, or written by torch.save.
-    size, channels
-        (height, width) and number of channels of the input, over what a factory says.
+    facts
+        What stands over what is known, or a factory says, of the network and its images.
 
     Raises
     ------
@@ -54,13 +48,11 @@ def load(
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         if named.path is None:
-            for flag, value in (("--size", size), ("--channels", channels)):
-                if value is not None:
-                    raise UsageError(f"{flag}: the networks of escnn: have one input; leave it out")
-            loaded = _known(named.name)
+            refuse_other_inputs(facts, "the networks of escnn: have one input")
+            loaded = with_facts(_known(named.name), facts)
         else:
             made = called(load_factory(named.path, named.name), str(named))
-            loaded = described(made, str(named), size=size, channels=channels)
+            loaded = described(made, str(named), facts=facts)
     if checkpoint is None:
         return loaded
     notes = load_steerable(loaded.model, checkpoint)
@@ -75,16 +67,16 @@ def load_steerable(net: Any, path: Path) -> tuple[str, ...]:
     # in train mode a network's state_dict is the weights; in eval mode escnn adds the filters it expands them to, and
     # computes those when eval mode begins: loaded the other way round, old filters would stay beside new weights
     net.train()
-    notes = load_state(net, path, drop=COMPUTED)
+    notes = load_state(net, path, drop=COMPUTED, install=INSTALL)
     net.eval()
     return tuple(f"{n}: escnn computes them from the others" if "are not used" in n else n for n in notes)
 
 
-def described(made: Any, name: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Loaded:
+def described(made: Any, name: str, *, facts: Facts = NOTHING) -> Loaded:
     """Return what a factory made, a network or (network, facts), as `Loaded`; the network is put in eval mode.
 
-    The facts are those of `geed_exporters.pytorch.from_factory`; `actions` need not be given, since field types say
-    them, and neither need the channels of the input.
+    The factory's facts are those of `geed_exporters.pytorch.from_factory`, and `facts` stand over them; `actions` need
+    not be given, since field types say them, and neither need the channels of the input.
 
     Raises
     ------
@@ -97,7 +89,7 @@ def described(made: Any, name: str, *, size: tuple[int, int] | None = None, chan
     import torch
 
     net = made[0] if isinstance(made, tuple) and len(made) == 2 else made
-    facts = made[1] if isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping) else {}
+    channels = None
     if isinstance(net, torch.nn.Module):
         steerable = [m for m in net.modules() if isinstance(m, escnn.nn.EquivariantModule)]
         if not steerable:
@@ -105,9 +97,9 @@ def described(made: Any, name: str, *, size: tuple[int, int] | None = None, chan
                 f"{name} gives {type(net).__name__}, which holds no module of escnn; geed-export pytorch takes it"
             )
         first = getattr(steerable[0], "in_type", None)
-        if channels is None and "channels" not in facts and isinstance(first, escnn.nn.FieldType):
+        if isinstance(first, escnn.nn.FieldType):
             channels = first.size
-    return from_factory(made, name, size=size, channels=channels)
+    return from_factory(made, name, facts=facts, channels=channels)
 
 
 def _known(name: str) -> Loaded:

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 
 from geed_exporters.factories import framework
 
-PIP = 'pip install "geed-onnx[escnn]" and then: pip install --no-deps escnn==1.0.11'
+#: escnn's own requirements do not build, so that it cannot be one of the extra
+INSTALL = "pip install 'geed-onnx[escnn]' && pip install --no-deps escnn==1.0.11"
 WIGNER = "lie_learn.representations.SO3.wigner_d"
 
 
@@ -26,13 +27,13 @@ def import_escnn() -> Any:
     MissingFramework
         If escnn or torch is not installed; the message is the two pip lines.
     """
-    framework("torch", PIP)
+    framework("torch", INSTALL)
     if "escnn" not in sys.modules:
         if not _importable("py3nj"):
             sys.modules["py3nj"] = _stand_in("py3nj", "wigner_3j", "clebsch_gordan")
         if not _importable(WIGNER):
             _install(WIGNER, "wigner_D_matrix")
-    escnn = framework("escnn", PIP)
+    escnn = framework("escnn", INSTALL)
     numerical = importlib.import_module("escnn.group._numerical")
     # escnn hands np.matrix to scikit-learn where that is installed, and scikit-learn takes none any more; without it,
     # escnn has a way of its own

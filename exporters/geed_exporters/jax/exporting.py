@@ -76,7 +76,14 @@ def export_jax(loaded: Loaded, *, taps: Sequence[str] = (), layout: Layout = "NH
             loaded = replace(loaded, input=replace(loaded.input, name=f"{loaded.input.name}#input"))
         model = _converted(loaded, trace, named, layout, opset)
     entries = tuple(
-        TapEntry(c.module, c.natural_kind, layout if c.natural_kind == "map" else None, c.module, role=c.role)
+        TapEntry(
+            c.module,
+            c.natural_kind,
+            layout if c.natural_kind == "map" else None,
+            c.module,
+            role=c.role,
+            action=loaded.actions.get(c.module),
+        )
         for c in chosen
     )
 
@@ -91,7 +98,7 @@ def export_jax(loaded: Loaded, *, taps: Sequence[str] = (), layout: Layout = "NH
     if layout == "NCHW":
         height, width, channels = spec.shape
         spec = replace(spec, layout="NCHW", shape=(channels, height, width))
-    source = Source("flax", flax.__version__, loaded.name, loaded.weights, notes=_notes(trace))
+    source = Source("flax", flax.__version__, loaded.name, loaded.weights, (*loaded.notes, *_notes(trace)))
     return Export(model=model, input=spec, taps=entries, source=source, reference=reference)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.export import InputSpec
 from geed_exporters.factories import called, framework, load_factory, parse_name
-from geed_exporters.jax.facts import checked_facts, input_spec
+from geed_exporters.facts import NOTHING, Facts, input_spec, over, read_facts
 from geed_exporters.jax.weights import fingerprint, fitted, read_checkpoint
 from geed_onnx.errors import UnknownName, UsageError
 
@@ -35,21 +35,24 @@ class Loaded:
     latent: str | None = None
     """Module path of the latent vector; None: the input of the last linear layer."""
     scores: str | None = None
-    """Module path of the scores; None: the model's output, where it is a vector."""
+    """Module path of the scores; None: the model's output, where it is a vector; empty: there are none."""
+    notes: tuple[str, ...] = ()
+    actions: Mapping[str, Any] = field(default_factory=dict)
+    """How channels move under the group, by module path; see `geed_onnx.actions.fields`."""
 
 
-def load(name: str, *, checkpoint: str | Path | None = None, **flags: Any) -> Loaded:
+def load(name: str, *, checkpoint: str | Path | None = None, facts: Facts = NOTHING) -> Loaded:
     """Return the model that a factory makes.
 
     Parameters
     ----------
     name
-        `FILE.py:FACTORY`. The factory returns an nnx.Module, or (linen.Module, variables); a dict of facts may follow
-        as one more entry: size, channels, colour, range, mean, std, and blocks (globs), latent, scores (module paths).
+        `FILE.py:FACTORY`. The factory returns an nnx.Module, or (linen.Module, variables); a dict may follow as one
+        more entry, of what `Facts` has: size, channels, …
     checkpoint
         Weights: .safetensors, .msgpack, .npz or an Orbax folder.
-    flags
-        Input facts that stand above the factory's; None is not told.
+    facts
+        What stands over the factory's.
 
     Raises
     ------
@@ -71,41 +74,42 @@ def load(name: str, *, checkpoint: str | Path | None = None, **flags: Any) -> Lo
     for module in ("jax", "flax", "jax2onnx"):
         framework(module, INSTALL)
     made = called(load_factory(named.path, named.name), str(named))
-    return prepared(made, name=str(named), checkpoint=checkpoint, **flags)
+    return prepared(made, name=str(named), checkpoint=checkpoint, facts=facts)
 
 
 def prepared(
-    made: Any, *, name: str, checkpoint: str | Path | None = None, weights: Any = None, **flags: Any
+    made: Any, *, name: str, checkpoint: str | Path | None = None, weights: Any = None, facts: Facts = NOTHING
 ) -> Loaded:
     """Return what a factory made, in evaluation mode and with the checkpoint's weights.
 
-    `made` is as `load` says; `weights` is what `geed.source` says of weights that come from no checkpoint.
+    `made` and `facts` are as `load` says; `weights` is what `geed.source` says of weights that come from no checkpoint.
     """
-    for key in flags:
-        checked_facts({key: None}, f"{name} (keyword)")
-    model, variables, facts = _taken_apart(made, name)
-    facts |= {key: value for key, value in flags.items() if value is not None}
-    spec = input_spec(facts)
+    model, variables, said = _taken_apart(made, name)
+    said = over(said, facts)
+    spec = input_spec(said, layout="NHWC", whose=name)
     if variables is None:
         model.eval()
     if checkpoint is not None:
         path = Path(checkpoint)
         variables = _with_weights(model, variables, path)
         weights = fingerprint(path)
-    blocks = facts.get("blocks") or ()
+    elif weights is None:
+        weights = said.weights if said.weights is not None else "as the factory made them"
     return Loaded(
         model,
         variables,
         spec,
-        weights if weights is not None else "as the factory made them",
+        weights,
         name,
-        blocks=(blocks,) if isinstance(blocks, str) else tuple(blocks),
-        latent=facts.get("latent"),
-        scores=facts.get("scores"),
+        blocks=said.blocks or (),
+        latent=said.latent,
+        scores=said.scores,
+        notes=said.notes or (),
+        actions=said.actions or {},
     )
 
 
-def _taken_apart(made: Any, name: str) -> tuple[Any, Any, dict[str, Any]]:
+def _taken_apart(made: Any, name: str) -> tuple[Any, Any, Facts]:
     """Return (model, variables or None, facts)."""
     from flax import linen, nnx
 
@@ -113,14 +117,14 @@ def _taken_apart(made: Any, name: str) -> tuple[Any, Any, dict[str, Any]]:
     if isinstance(model, nnx.Module):
         if len(rest) > 1:
             raise ExportError(f"{name} returned {len(rest) + 1} things; expected an nnx.Module, and a dict of facts")
-        return model, None, checked_facts(rest[0], name) if rest else {}
+        return model, None, read_facts(rest[0], name) if rest else NOTHING
     if isinstance(model, linen.Module):
         if len(rest) not in (1, 2) or not isinstance(rest[0], Mapping) or "params" not in rest[0]:
             raise ExportError(
                 f"{name} returned a linen module without its weights; expected (module, variables) with variables ="
                 " module.init(key, images), a dict of 'params' (and 'batch_stats'), and perhaps a dict of facts"
             )
-        return model, rest[0], checked_facts(rest[1], name) if rest[1:] else {}
+        return model, rest[0], read_facts(rest[1], name) if rest[1:] else NOTHING
     raise ExportError(
         f"{name} returned {type(model).__name__}; expected an nnx.Module, or (linen.Module, variables), and perhaps a"
         " dict of facts as the last entry"

@@ -98,10 +98,11 @@ def _looked_at(loaded: Loaded, net: Network, calls: list[Call], hidden: tuple[st
     shown = inner | {name: named[name] for name, source in outputs if name == source}
     roles: dict[str, Role] = {}
     if len(outputs) == 1 and len(own[outputs[0][0]].shape) == 2:
-        roles[outputs[0][1]] = "scores"
+        # without classes, what comes out is the latent vector
+        roles[outputs[0][1]] = "latent" if loaded.scores == "" else "scores"
     latent: dict[str, Any] = {}
     classifier = _classifier(net, calls, tuple(own.values()))
-    if classifier is not None and loaded.latent is None:
+    if classifier is not None and loaded.latent is None and loaded.scores != "":
         name = giver(classifier.argument)
         if name is None:
             name = net.separator.join([classifier.name, INPUT])
@@ -120,7 +121,7 @@ def _declared(loaded: Loaded, roles: dict[str, Role], known: list[str]) -> None:
     """Let the latent vector and the scores that a factory names stand above what was found."""
     declared: list[tuple[Role, str | None]] = [("latent", loaded.latent), ("scores", loaded.scores)]
     for role, name in declared:
-        if name is None:
+        if not name:
             continue
         if name not in known:
             raise UnknownName("module", name, known, f"the factory says that it gives the {role}")
@@ -130,6 +131,9 @@ def _declared(loaded: Loaded, roles: dict[str, Role], known: list[str]) -> None:
     for glob in loaded.blocks:
         if not any(fnmatch.fnmatchcase(n, glob) for n in known):
             raise UnknownName("module", glob, known, "the factory says that it is a block")
+    for name in loaded.actions:
+        if name not in known:
+            raise UnknownName("module", name, known, "the factory says how its channels move")
 
 
 def _classifier(net: Network, calls: list[Call], outputs: tuple[Any, ...]) -> Call | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
-from geed_exporters.options import output_wanted, shared_options, show_candidates, show_written
+from geed_exporters.facts import Facts
+from geed_exporters.options import DOOR, image_options, output_wanted, shared_options, show_candidates, show_written
 
 
-@click.command("keras")
+@click.command("keras", context_settings=DOOR)
 @click.argument("model", metavar="MODEL")
 @shared_options
 @click.option(
@@ -18,13 +19,10 @@ from geed_exporters.options import output_wanted, shared_options, show_candidate
 )
 @click.option("--pretrained", is_flag=True, help="ImageNet's weights, from the application's own place.")
 @click.option("--layout", type=click.Choice(["NHWC", "NCHW"]), default="NHWC", show_default=True, help="Of the file.")
-@click.option("--opset", type=click.IntRange(13, 18), default=18, show_default=True, help="Of the file.")
-@click.option("--size", metavar="HxW", help="Height and width, where the model leaves them open.")
-@click.option("--channels", type=click.IntRange(1), metavar="N", help="Channels, where the model leaves them open.")
-@click.option("--range", "range_", metavar="LOW,HIGH", help="What black and white become; recorded.")
-@click.option("--mean", metavar="X[,X…]", help="Subtracted after the range; recorded.")
-@click.option("--std", metavar="X[,X…]", help="Divided by after the mean; recorded.")
-@click.option("--colour", type=click.Choice(["grey", "rgb", "bgr"]), help="Order of the channels; recorded.")
+@click.option(
+    "--opset", type=click.IntRange(13, 18), default=18, show_default=True, help="Version of ONNX's operators."
+)
+@image_options
 def command(
     model: str,
     output: str | None,
@@ -34,21 +32,21 @@ def command(
     tolerance: float,
     checkpoint: Path | None,
     pretrained: bool,
-    layout: Any,
+    layout: Literal["NHWC", "NCHW"],
     opset: int,
-    size: str | None,
-    channels: int | None,
-    range_: str | None,
-    mean: str | None,
-    std: str | None,
-    colour: str | None,
+    image: Facts,
 ) -> None:
     """Export a Keras 3 model: keras:NAME (keras.applications), FILE.py:FACTORY, or a saved FILE.keras.
 
     Taps are layers by name (block_1_add), inside a nested model by path (mobilenet/Conv1), and name#1 for the second
-    call of one layer. A factory returns a model, or a model and a dict of facts of its input (size, channels, mean, …).
+    call of one layer. A factory returns a model, or a model and a dict of facts (size, channels, mean, …).
+
+    \b
+    geed-export keras keras:MobileNetV2 --pretrained -o mobilenet.onnx
+    geed-export keras net.py:build --size 64x64 --tap 'block_*' -o net.onnx
+    geed-export keras net.keras --layout NCHW -o net.onnx
     """
-    from geed_exporters.keras import candidates, export_keras, frameworks, load, preprocessing
+    from geed_exporters.keras import candidates, export_keras, frameworks, load
     from geed_exporters.writing import write
 
     if not listing:
@@ -56,9 +54,7 @@ def command(
     frameworks.tensorflow(cpu=True)
     # random weights are the same every time, so that a file can be made again
     frameworks.keras().utils.set_random_seed(0)
-    sides = preprocessing.checked({"size": size}, "the command line").get("size")
-    declared = {"range": range_, "mean": mean, "std": std, "colour": colour}
-    loaded = load(model, checkpoint=checkpoint, pretrained=pretrained, size=sides, channels=channels, declared=declared)
+    loaded = load(model, checkpoint=checkpoint, pretrained=pretrained, facts=image)
     if listing:
         show_candidates(candidates(loaded))
         return

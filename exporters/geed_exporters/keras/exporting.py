@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from geed_exporters.export import Array, Export, InputSpec, Source, TapEntry
 from geed_exporters.keras import conversion, frameworks, recording
 from geed_exporters.keras.loading import Loaded, described
 from geed_exporters.keras.structure import Structure, classifier, structure
+from geed_onnx.errors import UnknownName
 
 Layout = Literal["NHWC", "NCHW"]
 FORMATS = {"channels_first": True, "channels_last": False}
@@ -82,6 +84,7 @@ def export_keras(model: Any, *, taps: Sequence[str] = (), layout: Layout = "NHWC
         spec = replace(spec, shape=(c, h, w), layout="NCHW")
     conversion.state_shapes(proto.graph, {n: s for n, s in traced.shapes.items() if n in names})
     entries, turned = _entries(proto, spec, traced, chosen, layout)
+    entries = tuple(replace(entry, action=loaded.actions.get(entry.module)) for entry in entries)
     conversion.to_channels_first(proto.graph, turned)
     source = Source("keras", _versions(keras), loaded.name, loaded.weights, loaded.notes)
     return Export(
@@ -136,8 +139,9 @@ def _traced(loaded: Loaded) -> Traced:
         if makers[name] is None:
             tensors[_free(name, tensors)] = t
     names = tuple(makers[name] or _free(name, {} if name in own else tensors) for name in seen.outputs)
-    found = structure(seen, list(tensors), graph, concrete.inputs[0], keras)
+    found = _declared(structure(seen, list(tensors), graph, concrete.inputs[0], keras), loaded, list(tensors))
     tensors |= _given_to_classifier(seen, found, fits)
+    _check_declared(loaded, list(tensors))
     settings = {
         name: FORMATS.get(str(getattr(call.layer, "data_format", None))) for call in seen.calls for name in call.outputs
     }
@@ -152,6 +156,26 @@ def _traced(loaded: Loaded) -> Traced:
         for name in tensors
     )
     return Traced(listed, settings, shapes, names)
+
+
+def _declared(found: Structure, loaded: Loaded, names: Sequence[str]) -> Structure:
+    """Return the structure with what a factory says of it in place of what was found."""
+    blocks, latent, scores = found.blocks, found.latent, found.scores
+    if loaded.scores == "":  # without classes, what comes out is the latent vector
+        latent, scores = scores or latent, None
+    latent, scores = loaded.latent or latent, loaded.scores or scores
+    if loaded.blocks:
+        blocks = frozenset(n for n in names if any(fnmatch.fnmatchcase(n, glob) for glob in loaded.blocks))
+    return Structure(blocks - {latent, scores}, latent, scores)
+
+
+def _check_declared(loaded: Loaded, names: Sequence[str]) -> None:
+    """Raise UnknownName where a factory names a layer that is not there."""
+    said = [("the latent vector", loaded.latent), ("the scores", loaded.scores)]
+    said += [("a block", glob) for glob in loaded.blocks] + [("what has an action", path) for path in loaded.actions]
+    for what, name in said:
+        if name and not any(fnmatch.fnmatchcase(n, name) if what == "a block" else n == name for n in names):
+            raise UnknownName("module", name, names, f"given as {what} of {loaded.name}")
 
 
 def _free(name: str, tensors: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from geed_exporters.errors import ExportError
 from geed_exporters.factories import framework
 
-PIP = "pip install tensorflow==2.21.0 keras==3.15.0 tf2onnx==1.17.0"
+INSTALL = "pip install 'geed-onnx[keras]'"
 
 
 def keras() -> Any:
@@ -31,7 +31,7 @@ def keras() -> Any:
     tensorflow()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     with quiet():
-        module = framework("keras", PIP)
+        module = framework("keras", INSTALL)
     backend = module.backend.backend()
     if backend != "tensorflow":
         raise ExportError(
@@ -51,7 +51,7 @@ def tensorflow(*, cpu: bool = False) -> Any:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with quiet():
-        module = framework("tensorflow", PIP)
+        module = framework("tensorflow", INSTALL)
         if cpu:
             module.config.set_visible_devices([], "GPU")
         module.zeros(1)  # the first operation starts the runtime, which has its own things to say
@@ -67,7 +67,7 @@ def tf2onnx() -> Any:
         If it is not installed.
     """
     with quiet():
-        return framework("tf2onnx.convert", PIP)
+        return framework("tf2onnx.convert", INSTALL)
 
 
 @contextmanager

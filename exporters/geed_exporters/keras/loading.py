@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError, NotExportable
 from geed_exporters.export import InputSpec
 from geed_exporters.factories import called, load_factory, parse_name
+from geed_exporters.facts import NOTHING, Facts, channels_of, input_spec, over, read_facts
 from geed_exporters.keras import frameworks, preprocessing, weights
 from geed_onnx.errors import UnknownName, UsageError
 
@@ -27,6 +28,14 @@ class Loaded:
     """As `Source.weights`: `random`, `pretrained`, a file's name and sha256."""
     name: str
     notes: tuple[str, ...] = ()
+    blocks: tuple[str, ...] = ()
+    """Globs of the layer paths that are blocks; none: found by structure."""
+    latent: str | None = None
+    """Path of the layer that gives the latent vector; None: found."""
+    scores: str | None = None
+    """Path of the layer that gives the class scores; None: found; empty: there are none."""
+    actions: Mapping[str, Any] = field(default_factory=dict)
+    """How channels move under the group, by layer path; see `geed_onnx.actions.fields`."""
 
 
 def load(
@@ -34,9 +43,7 @@ def load(
     *,
     checkpoint: Path | None = None,
     pretrained: bool = False,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-    declared: Mapping[str, Any] | None = None,
+    facts: Facts = NOTHING,
 ) -> Loaded:
     """Return a model by name, built, with its weights.
 
@@ -44,16 +51,13 @@ def load(
     ----------
     name
         `keras:NAME` (an entry of keras.applications), `FILE.py:factory` (which returns a model, or a model and a dict
-        of facts of its input) or a file that `model.save` wrote (read in safe mode).
+        of what `Facts` has) or a file that `model.save` wrote (read in safe mode).
     checkpoint
         Weights: `.weights.h5`, `.keras` or `.h5`.
     pretrained
         ImageNet's weights from the application's own place.
-    size, channels
-        Height and width, and channels, where the model leaves them open.
-    declared
-        What is done to an image before: colour, range, mean, std, fit, resize, resample; over what the model's own
-        configuration says.
+    facts
+        What stands over what the application or the factory says; size and channels where the model leaves them open.
 
     Raises
     ------
@@ -69,38 +73,35 @@ def load(
     if pretrained and checkpoint is not None:
         raise UsageError("--pretrained and --checkpoint exclude each other: the weights come from one place")
     if Path(name).suffix.lower() in SAVED and ":" not in Path(name).name:
-        model, said, facts = _saved(Path(name).expanduser(), pretrained)
+        model, said, known = _saved(Path(name).expanduser(), pretrained)
         shown = Path(name).name
     else:
         parsed = parse_name(name, ("keras",))
         shown = str(parsed)
         if parsed.path is None:
-            model, facts = _application(parsed.name, pretrained, size, channels)
+            model, known = _application(parsed.name, pretrained, facts.size, facts.channels)
             said = "pretrained" if pretrained else "random"
         else:
-            model, facts = _from_factory(parsed.path, parsed.name, shown, pretrained)
+            model, known = _from_factory(parsed.path, parsed.name, shown, pretrained)
             said = "random"
-    # flags stand over what the factory or the application says
-    flags = {"size": size, "channels": channels, **(declared or {})}
-    facts |= preprocessing.checked({k: v for k, v in flags.items() if v is not None}, "the command line")
-    loaded = described(model, facts=facts, weights=said, name=shown)
+    loaded = described(model, facts=over(known, facts), weights=said, name=shown)
     if checkpoint is None:
         return loaded
     held = weights.load_weights(loaded.model, Path(checkpoint))
-    return Loaded(loaded.model, loaded.input, held, shown, loaded.notes)
+    return replace(loaded, weights=held)
 
 
-def described(
-    model: Any, *, facts: Mapping[str, Any] | None = None, weights: Any = "as given", name: str | None = None
-) -> Loaded:
+def described(model: Any, *, facts: Facts = NOTHING, weights: Any = "as given", name: str | None = None) -> Loaded:
     """Return a model with its input described and its variables built, by one call on zeros where that is needed.
+
+    `weights` is what `geed.source` says of them where the facts do not.
 
     Raises
     ------
     NotExportable
         If it takes several inputs.
     UsageError
-        If the size of its input is not known.
+        If the size of its input is not known, or facts do not fit it.
     ExportError
         If it is no Keras model, or its forward pass fails.
     """
@@ -112,13 +113,9 @@ def described(
             "Keras is set to channels_first, which TensorFlow cannot run on a CPU; build the model with channels_last"
             " (keras.config.set_image_data_format) and ask for --layout NCHW if the file should be channels first"
         )
-    facts = dict(facts or {})
-    shape, dtype = _input(model, keras, facts)
-    values = {k: v for k, v in facts.items() if k not in ("size", "channels")}
-    if len(shape) == 3:
-        values.setdefault("colour", {1: "grey", 3: "rgb"}.get(shape[2]))
-    layout = "NHWC" if len(shape) == 3 else None
-    spec = InputSpec("image" if layout else "input", shape, layout, dtype=dtype, **values)  # type: ignore[arg-type]
+    shown = name or model.name
+    shape, dtype = _input(model, keras, facts, shown)
+    spec = _spec(shape, dtype, facts, shown)
     if not model.built or not getattr(model, "inputs", None):
         try:
             model(frameworks.tensorflow().zeros((1, *shape), dtype), training=False)
@@ -126,12 +123,32 @@ def described(
             raise ExportError(
                 f"the model's forward pass fails on an input of shape {(1, *shape)}: {frameworks.words(error)}"
             ) from error
-    return Loaded(model, spec, weights, name or model.name)
+    return Loaded(
+        model,
+        spec,
+        weights if facts.weights is None else facts.weights,
+        shown,
+        notes=facts.notes or (),
+        blocks=facts.blocks or (),
+        latent=facts.latent,
+        scores=facts.scores,
+        actions=facts.actions or {},
+    )
 
 
-def _application(
-    name: str, pretrained: bool, size: tuple[int, int] | None, channels: int | None
-) -> tuple[Any, dict[str, Any]]:
+def _spec(shape: tuple[int, ...], dtype: str, facts: Facts, name: str) -> InputSpec:
+    if len(shape) == 3:
+        known = over(facts, Facts(size=(shape[0], shape[1]), channels=shape[2]))
+        if known.colour is None:
+            known = replace(known, colour={1: "grey", 3: "rgb"}.get(shape[2]))  # type: ignore[arg-type]
+        return replace(input_spec(known, layout="NHWC", whose=name), dtype=dtype)
+    for key in ("size", "channels", "colour", "range", "mean", "std", "fit", "resize", "resample"):
+        if getattr(facts, key) is not None:
+            raise UsageError(f"{name}: its input {_text(shape)} is no image, of which {key} could be said")
+    return InputSpec(facts.input or "input", shape, dtype=dtype)
+
+
+def _application(name: str, pretrained: bool, size: tuple[int, int] | None, channels: int | None) -> tuple[Any, Facts]:
     keras = frameworks.keras()
     known = [n for n in dir(keras.applications) if n[0].isupper() and callable(getattr(keras.applications, n))]
     if name not in known:
@@ -156,11 +173,11 @@ def _application(
         ) from error
     facts = preprocessing.of_application(sys.modules[build.__module__].preprocess_input)
     if model.input_shape[-1] != 3:  # the application's values are for three channels
-        facts = {}
+        return model, NOTHING
     return model, facts
 
 
-def _from_factory(path: Path, function: str, shown: str, pretrained: bool) -> tuple[Any, dict[str, Any]]:
+def _from_factory(path: Path, function: str, shown: str, pretrained: bool) -> tuple[Any, Facts]:
     if pretrained:
         raise UsageError(f"{shown}: --pretrained is for keras:NAME; a factory loads its own, or give --checkpoint FILE")
     frameworks.keras()
@@ -170,10 +187,10 @@ def _from_factory(path: Path, function: str, shown: str, pretrained: bool) -> tu
         raise ExportError(
             f"{shown}() returned (model, {type(facts).__name__}); expected a model, or a model and a dict"
         )
-    return model, preprocessing.checked(facts, f"{shown}()")
+    return model, read_facts(facts, shown)
 
 
-def _saved(path: Path, pretrained: bool) -> tuple[Any, Any, dict[str, Any]]:
+def _saved(path: Path, pretrained: bool) -> tuple[Any, Any, Facts]:
     if pretrained:
         raise UsageError(f"{path.name}: --pretrained is for keras:NAME; a saved model brings its own weights")
     keras = frameworks.keras()
@@ -186,10 +203,10 @@ def _saved(path: Path, pretrained: bool) -> tuple[Any, Any, dict[str, Any]]:
             f"{path.name} cannot be loaded as a saved Keras model (safe mode): {frameworks.words(error)}. Code of your"
             " own goes into FILE.py:factory, with the weights as --checkpoint"
         ) from error
-    return model, weights.file_facts(path), {}
+    return model, weights.file_facts(path), NOTHING
 
 
-def _input(model: Any, keras: Any, facts: dict[str, Any]) -> tuple[tuple[int, ...], str]:
+def _input(model: Any, keras: Any, facts: Facts, name: str) -> tuple[tuple[int, ...], str]:
     """Return the input's shape without batch and its dtype."""
     inputs = getattr(model, "inputs", None) or ()
     if len(inputs) > 1:
@@ -200,17 +217,19 @@ def _input(model: Any, keras: Any, facts: dict[str, Any]) -> tuple[tuple[int, ..
         )
     if not inputs:
         _one_argument(model)
-    size, channels = facts.get("size"), facts.get("channels")
     dtype = keras.backend.standardize_dtype(inputs[0].dtype) if inputs else "float32"
-    own = tuple(inputs[0].shape[1:]) if inputs else (None, None, channels or 3)
+    own = tuple(inputs[0].shape[1:]) if inputs else (None, None, channels_of(facts) or 3)
     if len(own) == 3:
-        given = (*(size or (None, None)), channels)
+        given = (*(facts.size or (None, None)), facts.channels)
         for have, want in zip(own, given, strict=True):
             if have is not None and want is not None and have != want:
                 raise UsageError(f"the model's input is {_text(own)} (height, width, channels), not {_text(given)}")
+        given = (*given[:2], channels_of(facts))
         own = tuple(have if have is not None else want for have, want in zip(own, given, strict=True))
-    if any(n is None for n in own):
-        raise UsageError(f"the size of the model's input {_text(own)} is not known; add --size HxW (and --channels)")
+        if None in own:  # says which
+            input_spec(Facts(size=None if None in own[:2] else own[:2], channels=own[2]), layout="NHWC", whose=name)
+    elif None in own:
+        raise UsageError(f"{name}: its input {_text(own)} has open axes and is no image; build it with fixed ones")
     # a half-precision model still takes float32 images: Keras casts them
     return tuple(int(n) for n in own), "float32" if dtype in ("float16", "bfloat16", "float64") else dtype
 

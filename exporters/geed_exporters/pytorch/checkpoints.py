@@ -14,6 +14,7 @@ from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.factories import framework
+from geed_exporters.pytorch.stubs import INSTALL
 from geed_onnx.errors import suggestion
 
 #: where training scripts keep the weights inside a checkpoint, the likelier ones first
@@ -39,6 +40,7 @@ def load_state(
     prefixes: Sequence[str] = PREFIXES,
     drop: Sequence[str] = (),
     adapt: Adapt | None = None,
+    install: str = INSTALL,
 ) -> tuple[str, ...]:
     """Copy the weights of a checkpoint file into `model` (nn.Module), in place, and return what is to be said of it.
 
@@ -52,20 +54,24 @@ def load_state(
     adapt
         Turns `{name: tensor}`, prefix taken off, into the model's own names and shapes; called as
         `adapt(state, model)` where they do not fit as they are.
+    install
+        What to say where safetensors is missing.
 
     Raises
     ------
     ExportError
         If the file is missing, holds no weights, holds code (a pickle that is more than weights), or if weights are
-        missing, left over or of another shape.
+        missing, left over, of another shape, or there twice, with the prefix and without.
+    MissingFramework
+        If the file is safetensors, which is not installed.
     """
-    state, notes = _unwrapped(_read(path), path)
+    state, notes = _unwrapped(_read(path, install), path)
     wanted = model.state_dict()
     if adapt is not None:
-        bare, _ = _without_prefix(state, wanted, prefixes)
+        bare, _ = _without_prefix(state, wanted, prefixes, path)
         if not _fits(bare, wanted):
             state = dict(adapt(dict(bare), model))
-    state, prefix = _without_prefix(state, wanted, prefixes)
+    state, prefix = _without_prefix(state, wanted, prefixes, path)
     if prefix:
         notes.append(f"the prefix {prefix!r} was taken off the names of the weights")
     left_over = [k for k in state if k not in wanted]
@@ -77,11 +83,11 @@ def load_state(
     return tuple(notes)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, install: str) -> Any:
     if not path.is_file():
         raise ExportError(f"{path}: no such file; expected a checkpoint (.safetensors, or written by torch.save)")
     if path.suffix == ".safetensors":
-        safetensors = framework("safetensors.torch", "pip install safetensors")
+        safetensors = framework("safetensors.torch", install)
         try:
             return safetensors.load_file(path)
         except Exception as error:  # safetensors raises classes of its own, from Rust
@@ -132,11 +138,20 @@ def _tensors(table: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _without_prefix(
-    state: Mapping[str, Any], wanted: Mapping[str, Any], prefixes: Sequence[str]
+    state: Mapping[str, Any], wanted: Mapping[str, Any], prefixes: Sequence[str], path: Path
 ) -> tuple[dict[str, Any], str]:
-    """Return the weights under the names that meet most of the wanted ones, and the prefix taken off."""
+    """Return the weights under the names that meet most of the wanted ones, and the prefix taken off.
+
+    Raises ExportError where a wanted weight is in the file with the prefix and without: one of them would be lost.
+    """
     both = dict.fromkeys([*prefixes, *(a + b for a, b in itertools.permutations([p for p in prefixes if p], 2))])
     best = max(both, key=lambda p: sum(k.startswith(p) and k.removeprefix(p) in wanted for k in state))
+    twice = [k for k in wanted if best and k in state and best + k in state]
+    if twice:
+        raise ExportError(
+            f"{path}: {len(twice)} weights are in the file twice, with the prefix {best!r} and without:"
+            f" {_some([f'{k!r} and {best + k!r}' for k in twice], '; ')}. Save the network's own weights alone"
+        )
     return {k.removeprefix(best): v for k, v in state.items()}, best
 
 

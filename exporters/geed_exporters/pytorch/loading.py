@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.export import InputSpec
 from geed_exporters.factories import Named, called, framework, load_factory, parse_name
+from geed_exporters.facts import NOTHING, Facts, facts_of, input_spec, over, read_facts
 from geed_exporters.pytorch.checkpoints import load_state, weights_of
-from geed_onnx.errors import UnknownName, UsageError
+from geed_exporters.pytorch.stubs import INSTALL
+from geed_onnx.errors import UsageError
 
-__all__ = ["Loaded", "from_factory", "load", "load_state", "weights_of"]
+__all__ = ["Loaded", "from_factory", "load", "load_state", "weights_of", "with_facts"]
 
-TORCH = "pip install torch==2.13.0 onnxscript safetensors"
 SCHEMES = ("timm", "paper")
 SEED = 0  # of random weights: the same file whenever it is written
-
-#: what a factory may say of its model, beside the model
-FACTS = (
-    *("size", "channels", "colour", "range", "mean", "std", "fit", "resize", "resample", "input"),
-    *("blocks", "latent", "scores", "weights", "notes", "actions"),
-)
 
 
 @dataclass(frozen=True)
@@ -48,14 +43,7 @@ class Loaded:
     """How channels move under the group, by module path; see `geed_onnx.actions.fields`."""
 
 
-def load(
-    name: str,
-    *,
-    checkpoint: Path | None = None,
-    pretrained: bool = False,
-    size: tuple[int, int] | None = None,
-    channels: int | None = None,
-) -> Loaded:
+def load(name: str, *, checkpoint: Path | None = None, pretrained: bool = False, facts: Facts = NOTHING) -> Loaded:
     """Return a model by its name: `timm:NAME`, `paper:NAME` or `FILE.py:FACTORY`.
 
     Parameters
@@ -64,40 +52,60 @@ def load(
         A file of weights, over those that the model comes with.
     pretrained
         Whether to fetch the weights from the model's usual place; random ones otherwise (`timm:`, `paper:`).
-    size, channels
-        (height, width) and number of channels of the input, over what the model says.
+    facts
+        What stands over what timm, the paper or the factory says of the model and its images.
 
     Raises
     ------
     MissingFramework
         If torch, or timm where it is asked for, is not installed.
     UsageError
-        If the name is none of these forms, unknown, or the input's size is not known.
+        If the name is none of these forms, unknown, the input's size is not known, or facts do not fit the model.
     ExportError
         If the factory or the checkpoint fails, or pretrained weights cannot be had.
     """
     named = parse_name(name, SCHEMES)
     if checkpoint is not None and pretrained:
         raise UsageError("--pretrained and --checkpoint both give weights; give one of them")
-    framework("torch", TORCH)
+    framework("torch", INSTALL)
     if named.scheme == "timm":
         from geed_exporters.pytorch.timm_models import load_timm
 
-        return load_timm(named.name, checkpoint=checkpoint, pretrained=pretrained, size=size, channels=channels)
+        loaded = load_timm(
+            named.name, checkpoint=checkpoint, pretrained=pretrained, size=facts.size, channels=facts.channels
+        )
+        return with_facts(loaded, facts)
     if named.scheme == "paper":
-        for flag, value in (("--size", size), ("--channels", channels)):
-            if value is not None:
-                raise UsageError(f"{flag}: the models of paper: have the input of the paper; leave it out")
         from geed_exporters.pytorch.paper import load_paper
 
-        found: Loaded = load_paper(named.name, checkpoint=checkpoint, pretrained=pretrained)
-        return found
+        refuse_other_inputs(facts, "the models of paper: have the input of the paper")
+        return with_facts(load_paper(named.name, checkpoint=checkpoint, pretrained=pretrained), facts)
     if pretrained:
         raise UsageError("--pretrained: a factory gives its own weights; --checkpoint FILE puts others in their place")
-    return _from_file(named, checkpoint, size, channels)
+    return _from_file(named, checkpoint, facts)
 
 
-def _from_file(named: Named, checkpoint: Path | None, size: tuple[int, int] | None, channels: int | None) -> Loaded:
+def refuse_other_inputs(facts: Facts, reason: str) -> None:
+    """Raise UsageError where facts give a size or channels to a network that has its own."""
+    for key in ("size", "channels"):
+        if getattr(facts, key) is not None:
+            raise UsageError(f"--{key}: {reason}; leave it out")
+
+
+def with_facts(loaded: Loaded, facts: Facts) -> Loaded:
+    """Return the model with what facts say of it in place of what is known.
+
+    Raises
+    ------
+    UsageError
+        If they do not fit the input's channels.
+    """
+    spec = input_spec(over(facts_of(loaded.input), facts), layout="NCHW", whose=loaded.name)
+    said = {key: getattr(facts, key) for key in ("blocks", "latent", "scores", "weights", "notes", "actions")}
+    return replace(loaded, input=spec, **{key: value for key, value in said.items() if value is not None})
+
+
+def _from_file(named: Named, checkpoint: Path | None, facts: Facts) -> Loaded:
     import torch
 
     assert named.path is not None
@@ -105,19 +113,24 @@ def _from_file(named: Named, checkpoint: Path | None, size: tuple[int, int] | No
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         made = called(factory, str(named))
-    loaded = from_factory(made, str(named), size=size, channels=channels)
+    loaded = from_factory(made, str(named), facts=facts)
     if checkpoint is None:
         return loaded
     notes = load_state(loaded.model, checkpoint)
-    return Loaded(**vars(loaded) | {"weights": weights_of(checkpoint), "notes": (*loaded.notes, *notes)})
+    return replace(loaded, weights=weights_of(checkpoint), notes=(*loaded.notes, *notes))
 
 
-def from_factory(made: Any, name: str, *, size: tuple[int, int] | None = None, channels: int | None = None) -> Loaded:
+def from_factory(made: Any, name: str, *, facts: Facts = NOTHING, channels: int | None = None) -> Loaded:
     """Return what a factory made, an nn.Module or (nn.Module, facts), as `Loaded`; the model is put in eval mode.
 
-    The facts are a dict of `size` (H, W), `channels`, `colour`, `range`, `mean`, `std`, `fit`, `resize`, `resample`,
-    `input` (the name of the file's input), `blocks` (globs), `latent` and `scores` (module paths), `weights`, `notes`
-    and `actions` ({module path: declared channel action}).
+    The factory's facts are a dict of what `geed_exporters.Facts` has: `size` (H, W), `channels`, `colour`, ….
+
+    Parameters
+    ----------
+    facts
+        What stands over the factory's.
+    channels
+        Of the input, where it is known from the model; None: its first convolution's.
 
     Raises
     ------
@@ -126,77 +139,30 @@ def from_factory(made: Any, name: str, *, size: tuple[int, int] | None = None, c
     UnknownName
         If the facts hold a word that means nothing here.
     UsageError
-        If nothing tells the input's size or channels.
+        If nothing tells the input's size or channels, or facts do not fit one another.
     """
     import torch
 
-    model, facts = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
-    if not isinstance(model, torch.nn.Module) or not isinstance(facts, Mapping):
+    model, given = made if isinstance(made, tuple) and len(made) == 2 else (made, {})
+    if not isinstance(model, torch.nn.Module) or not isinstance(given, Mapping):
         kind = " of ".join(
             [type(made).__name__, ", ".join(type(m).__name__ for m in made)][: 1 + isinstance(made, tuple)]
         )
         raise ExportError(f"{name} gives {kind}; expected a torch.nn.Module, or (torch.nn.Module, dict)")
-    for word in facts:
-        if word not in FACTS:
-            raise UnknownName("fact of a model", str(word), FACTS, f"given by {name}")
-    size = size or _pair(facts.get("size"), name)
-    if size is None:
-        raise UsageError(
-            f"{name}: the size of its images is not known; give --size HxW (or let the factory return (model,"
-            ' {"size": (H, W)}))'
-        )
-    channels = channels or facts.get("channels") or _first_channels(model)
-    if channels is None:
-        raise UsageError(f"{name}: it has no convolution that tells the input's channels; give --channels N")
-    spec = InputSpec(
-        name=str(facts.get("input", "image")),
-        shape=(int(channels), *size),
-        layout="NCHW",
-        colour=facts.get("colour"),
-        range=_numbers(facts, "range", name),  # type: ignore[arg-type]  # two numbers, checked there
-        mean=_numbers(facts, "mean", name),
-        std=_numbers(facts, "std", name),
-        fit=facts.get("fit"),
-        resize=facts.get("resize"),
-        resample=facts.get("resample"),
-    )
+    said = over(read_facts(given, name), facts)
+    if said.channels is None:
+        said = replace(said, channels=channels or _first_channels(model))
     return Loaded(
         model=model.eval(),
-        input=spec,
-        weights=facts.get("weights", "as the factory gives them"),
+        input=input_spec(said, layout="NCHW", whose=name),
+        weights=said.weights if said.weights is not None else "as the factory gives them",
         name=name,
-        blocks=_texts(facts.get("blocks", ())),
-        latent=facts.get("latent"),
-        scores=facts.get("scores") if "scores" not in facts else facts["scores"] or "",
-        notes=_texts(facts.get("notes", ())),
-        actions=dict(facts.get("actions", {})),
+        blocks=said.blocks or (),
+        latent=said.latent,
+        scores=said.scores,
+        notes=said.notes or (),
+        actions=said.actions or {},
     )
-
-
-def _pair(value: Any, name: str) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    pair = (value, value) if isinstance(value, int) else tuple(value) if isinstance(value, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
-        raise ExportError(f"{name}: expected the size as (height, width), got {value!r}")
-    return int(pair[0]), int(pair[1])
-
-
-def _numbers(facts: Mapping[str, Any], word: str, name: str) -> tuple[float, ...] | None:
-    value = facts.get(word)
-    if value is None:
-        return None
-    try:
-        numbers = tuple(float(v) for v in (value if isinstance(value, Sequence) else (value,)))
-    except (TypeError, ValueError):
-        raise ExportError(f"{name}: expected numbers as {word}, got {value!r}") from None
-    if word == "range" and len(numbers) != 2:
-        raise ExportError(f"{name}: expected two numbers as range, got {value!r}")
-    return numbers
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(str(v) for v in value)
 
 
 def _first_channels(model: Any) -> int | None:

@@ -32,6 +32,7 @@ IMAGENET = InputSpec(
     resample="bilinear",
 )
 DINO = "https://dl.fbaipublicfiles.com/dino/"
+DAMPING = 0.2
 VISSL = "https://dl.fbaipublicfiles.com/vissl/model_zoo/"
 
 
@@ -80,6 +81,8 @@ class Architecture:
     drop: tuple[str, ...] = ()
     arrays: bool = False
     """Whether `.npz` files of BiT fit it."""
+    damped: str | None = None
+    """The module of each block whose scale is made small in random weights."""
     options: dict[str, Any] = field(default_factory=dict)
     """For `timm.create_model`."""
 
@@ -126,6 +129,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         latent="head.global_pool",
         scores="head.flatten",
         arrays=True,
+        damped="norm3",
     ),
     "dino-resnet50": Architecture(
         timm="resnet50",
@@ -195,7 +199,7 @@ def load_paper(name: str, *, checkpoint: Path | None = None, pretrained: bool = 
             notes += _filled(model, architecture, downloaded(architecture.weights, f"paper:{name}"))
             notes.append(f"weights of {architecture.weights.url}")
     else:
-        notes.append(f"random weights of seed {SEED}")
+        notes.append(f"random weights of seed {SEED}{_damp(model, architecture)}")
     return Loaded(
         model=model.eval(),
         input=architecture.input or spec,
@@ -225,6 +229,16 @@ def _made(architecture: Architecture, pretrained: bool) -> tuple[Any, InputSpec,
 def _blocks(model: Any, architecture: Architecture) -> tuple[str, ...]:
     found = [f"{c}.{n}" for c in architecture.containers for n, _ in model.get_submodule(c).named_children()]
     return (*architecture.blocks, *found)
+
+
+def _damp(model: Any, architecture: Architecture) -> str:
+    """Scale down what each block adds, where nothing else keeps rounding from growing with the depth; say so."""
+    if architecture.damped is None:
+        return ""
+    for block in _blocks(model, architecture):
+        scale = model.get_submodule(f"{block}.{architecture.damped}").weight
+        scale.data *= DAMPING
+    return f", the scale of each block's {architecture.damped} times {DAMPING:g} against the growth of rounding"
 
 
 def _filled(model: Any, architecture: Architecture, path: Path) -> tuple[str, ...]:

@@ -18,7 +18,8 @@ from typing import Any
 
 from geed_exporters.factories import framework
 
-TIMM = "pip install torch==2.13.0 onnxscript timm safetensors"
+#: what to say where torch, timm or safetensors is missing
+INSTALL = "pip install 'geed-onnx[pytorch]'"
 
 DATASETS = (
     "CIFAR10",
@@ -55,11 +56,11 @@ def import_timm() -> Any:
     MissingFramework
         If torch or timm is not installed.
     """
-    framework("torch", TIMM)
+    framework("torch", INSTALL)
     if "timm" in sys.modules:
         return sys.modules["timm"]
     with _torchvision():
-        return framework("timm", TIMM)
+        return framework("timm", INSTALL)
 
 
 @contextlib.contextmanager

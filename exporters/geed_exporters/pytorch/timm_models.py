@@ -10,12 +10,11 @@ from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.export import InputSpec
+from geed_exporters.facts import RESAMPLES
 from geed_exporters.pytorch.checkpoints import Adapt, load_state, weights_of
 from geed_exporters.pytorch.loading import SEED, Loaded
 from geed_exporters.pytorch.stubs import import_timm
 from geed_onnx.errors import UnknownName, UsageError
-
-RESAMPLES = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 
 def load_timm(

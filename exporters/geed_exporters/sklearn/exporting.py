@@ -16,7 +16,7 @@ from geed_exporters.sklearn.image import Image, input_spec
 from geed_exporters.sklearn.plan import FINAL, Step, evaluated, planned
 from geed_onnx.errors import UsageError
 
-INSTALL = 'pip install "geed-onnx[sklearn]"'
+INSTALL = "pip install 'geed-onnx[sklearn]'"
 OPSET = 20
 
 
@@ -90,7 +90,7 @@ def export_sklearn(
     def probe(batch: int) -> Array:
         draw = np.random.default_rng(batch)
         if image is not None and image.range is not None:
-            return draw.uniform(*image.range, (batch, *spec.shape)).astype(np.float32)
+            return image.normalised(draw.uniform(*image.range, (batch, *spec.shape)))
         return draw.standard_normal((batch, *spec.shape)).astype(np.float32)
 
     return Export(

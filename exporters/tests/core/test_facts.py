@@ -131,7 +131,8 @@ def test_the_texts_as_they_are_read() -> None:
 
 
 def test_a_word_that_is_no_fact_says_what_is_near() -> None:
-    with pytest.raises(UnknownName, match=r"^unknown fact 'sise': did you mean 'size' or 'resize'\?; given by net\.py:build$"):
+    near = r"^unknown fact 'sise': did you mean 'size' or 'resize'\?; given by net\.py:build$"
+    with pytest.raises(UnknownName, match=near):
         read_facts({"sise": 3}, WHOSE)
     with pytest.raises(UnknownName, match=r"^unknown fact '3'"):
         read_facts({3: 3}, WHOSE)

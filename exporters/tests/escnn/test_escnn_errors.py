@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import steerable_networks as networks
 import torch
@@ -13,7 +15,7 @@ from click.testing import CliRunner, Result
 from declared_actions import entries, smooth_images
 from safetensors.torch import save_file
 
-from geed_exporters import write
+from geed_exporters import Facts, write
 from geed_exporters.cli import main
 from geed_exporters.escnn import described, export_escnn, load, load_steerable
 
@@ -74,9 +76,14 @@ def test_a_group_without_a_name_is_said(tmp_path: Path) -> None:
 
 
 def test_flags_are_recorded(tmp_path: Path) -> None:
-    loaded = load(named("no_size"), size=(13, 13))
-    assert loaded.input.shape == (1, 13, 13)
+    loaded = load(named("no_size"), facts=Facts(size=(13, 13), range=(0.0, 255.0)))
+    assert (loaded.input.shape, loaded.input.range) == ((1, 13, 13), (0.0, 255.0))
     assert loaded.name == "steerable_networks.py:no_size"
+    path = tmp_path / "net.onnx"
+    result = ran("escnn:c8-cnn-small", "-o", path, "--mean", "0.5", "--std", "0.25", "--no-verify", "--tap", "block1")
+    assert result.exit_code == 0, result.output
+    recorded = json.loads({p.key: p.value for p in onnx.load(str(path)).metadata_props}["geed.input"])
+    assert (recorded["mean"], recorded["std"], recorded["range"]) == ([0.5], [0.25], [0, 1])
 
 
 # ----------------------------------------------------------------------------------------------------------- bad models
@@ -130,9 +137,21 @@ def test_no_output_is_a_usage_error() -> None:
 
 
 def test_size_and_channels_of_a_named_network_are_its_own(tmp_path: Path) -> None:
-    assert "--size: the networks of escnn: have one input" in refused(
-        2, "escnn:c8-cnn-small", "-o", tmp_path / "net.onnx", "--size", "33"
-    )
+    for flag, value in (("--size", "33"), ("--channels", "3")):
+        line = refused(2, "escnn:c8-cnn-small", "-o", tmp_path / "net.onnx", flag, value)
+        assert line == f"error: {flag}: the networks of escnn: have one input; leave it out"
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--size", "13by13"], "--size: expected height and width in pixels, 224x224 or (224, 224), or one number"),
+        (["--size", "13", "--colour", "rgb"], "no_size: colour: expected 3 channels for rgb, got 1"),
+        (["--size", "13", "--std", "0"], "--std: expected a number, or one a channel, 0.5,0.5,0.5"),
+    ],
+)
+def test_flags_that_cannot_be_meant(tmp_path: Path, flags: list[str], words: str) -> None:
+    assert words in refused(2, named("no_size"), *flags, "-o", tmp_path / "net.onnx")
 
 
 # ------------------------------------------------------------------------------------------------------ what is missing
@@ -154,7 +173,7 @@ def test_a_framework_that_is_not_installed_names_both_pip_lines(
     line = refused(1, "escnn:c8-cnn-small", "-o", tmp_path / "net.onnx")
     assert line == (
         f"error: {missing} is not installed in this environment; install it with:"
-        ' pip install "geed-onnx[escnn]" and then: pip install --no-deps escnn==1.0.11'
+        " pip install 'geed-onnx[escnn]' && pip install --no-deps escnn==1.0.11"
     )
 
 
@@ -226,6 +245,15 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_text("no weights")
     assert "no safetensors file" in refused(1, "escnn:c8-cnn-small", "-o", tmp_path / "net.onnx", "--checkpoint", path)
+
+
+def test_the_pip_line_of_safetensors_is_that_of_escnn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.touch()
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.delitem(sys.modules, "safetensors.torch", raising=False)
+    line = refused(1, "escnn:c8-cnn-small", "-o", tmp_path / "net.onnx", "--checkpoint", path)
+    assert line.endswith("with: pip install 'geed-onnx[escnn]' && pip install --no-deps escnn==1.0.11")
 
 
 def test_a_pickle_that_runs_code_is_refused_and_not_run(tmp_path: Path) -> None:

@@ -149,7 +149,9 @@ def test_unknown_tap_opset_and_layout() -> None:
     ("facts", "said"),
     [
         ({"latent": "fcc"}, r"unknown module 'fcc': did you mean 'fc'\?; the factory says that it gives the latent"),
+        ({"scores": "fcc"}, r"unknown module 'fcc': did you mean 'fc'\?; the factory says that it gives the scores"),
         ({"blocks": ("stage.*",)}, r"unknown module 'stage.\*'.*the factory says that it is a block"),
+        ({"actions": {"fcc": "trivial"}}, r"unknown module 'fcc'.*the factory says how its channels move"),
     ],
 )
 def test_a_factory_that_names_what_is_not_there(facts: dict[str, Any], said: str) -> None:
@@ -160,16 +162,16 @@ def test_a_factory_that_names_what_is_not_there(facts: dict[str, Any], said: str
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"channels": 3}, r"the input's size is not known: give --size HxW, or let the factory return"),
-        ({"size": 8}, r"the number of input channels is not known: give --channels N"),
-        ({"size": (8, 8, 3), "channels": 3}, r"size: expected a whole number or \(height, width\)"),
-        ({"size": 8, "channels": 0}, r"channels: expected a whole number from 1, got 0"),
-        ({"size": 8, "channels": 3, "mean": (0.5, 0.5)}, r"mean: expected 1 or 3 number\(s\), got \(0.5, 0.5\)"),
-        ({"size": 8, "channels": 3, "range": 1}, r"range: expected 2 number\(s\), got 1"),
-        ({"size": 8, "channels": 3, "colour": "grey"}, r"colour grey has 1 channel\(s\), but 3 are given"),
-        ({"size": 8, "colour": "rbg"}, r"unknown colour 'rbg': did you mean 'rgb'"),
-        ({"sise": 8}, r"unknown input fact 'sise': did you mean 'size'"),
-        (8, r"net.py:build: expected a dict of input facts"),
+        ({"channels": 3}, r"net.py:build: the size of its images is not known; give --size HxW, or let the factory"),
+        ({"size": 8}, r"net.py:build: the number of channels of its images is not known; give --channels N"),
+        ({"size": (8, 8, 3), "channels": 3}, r"net.py:build: size: expected height and width in pixels.*\(8, 8, 3\)$"),
+        ({"size": 8, "channels": 0}, r"net.py:build: channels: expected a whole number from 1, got 0$"),
+        ({"size": 8, "channels": 3, "mean": (0.5, 0.5)}, r"build: mean: expected 1 number or 3, one a channel, got 2$"),
+        ({"size": 8, "channels": 3, "range": 1}, r"net.py:build: range: expected two different numbers, .* got 1$"),
+        ({"size": 8, "channels": 3, "colour": "grey"}, r"build: colour: expected 1 channel for grey, got 3$"),
+        ({"size": 8, "colour": "rbg"}, r"net.py:build: colour: expected grey, rgb or bgr, got 'rbg'$"),
+        ({"sise": 8}, r"unknown fact 'sise': did you mean 'size' or 'resize'\?; given by net.py:build$"),
+        (8, r"net.py:build: expected a dict of facts \(size, channels, .*, got 8$"),
     ],
 )
 def test_input_facts(facts: Any, said: str) -> None:
@@ -403,10 +405,13 @@ def test_command_writes_a_file_and_prints_its_path(tmp_path: Path, factory: Call
     assert unknown.stderr.splitlines()[-1].startswith("error: unknown module 'cnv': did you mean 'conv'?")
     assert command(name, *facts).exit_code == 2
     assert "missing option '-o'" in command(name, *facts).stderr
-    for flag, value, told in (("--size", "9by7", "expected HxW"), ("--mean", "half", "expected numbers")):
+    for flag, value, told in (
+        ("--size", "9by7", "error: --size: expected height and width in pixels"),
+        ("--mean", "half", "error: --mean: expected a number, or one a channel"),
+    ):
         wrong = command(name, "-o", out, flag, value)
         assert wrong.exit_code == 2
-        assert told in wrong.stderr
+        assert wrong.stderr.startswith(told)
     away = command(name, "-o", tmp_path / "n.pb", *facts)
     assert away.exit_code == 1
     assert "expected a file name that ends in .onnx" in away.stderr

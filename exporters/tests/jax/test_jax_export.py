@@ -18,7 +18,7 @@ import pytest
 from conftest import geed_onnx_taps, metadata
 from flax import linen, nnx
 
-from geed_exporters import write
+from geed_exporters import Facts, write
 from geed_exporters.candidates import default_roles
 from geed_exporters.jax import Loaded, candidates, export_jax, load, prepared
 
@@ -195,6 +195,29 @@ def test_a_factory_names_blocks_latent_and_scores() -> None:
         "fc": "latent",
         "drop": "scores",
     }
+
+
+def test_a_network_without_classes_gives_its_latent() -> None:
+    model, facts = fn.net()
+    loaded = prepared((model, {**facts, "scores": ""}), name="n")
+    roles = default_roles(candidates(loaded))
+    assert {name: role for name, role in roles.items() if role != "stage"} == {"fc": "latent"}
+
+
+def test_what_a_factory_says_is_written_and_flags_stand_over_it(tmp_path: Path) -> None:
+    model, facts = fn.net()
+    said = {
+        **{"fit": "crop", "resize": 18, "resample": "bicubic", "input": "picture", "notes": "made for a test"},
+        **{"weights": {"seed": 0}, "actions": {"fc": {"trivial": 5}}},
+    }
+    loaded = prepared((model, facts | said), name="n", facts=Facts(colour="bgr", mean=(0.25,)))
+    path = write(export_jax(loaded, taps=["fc"]), tmp_path / "n.onnx").path
+    found = metadata(path)
+    wanted = {"name": "picture", "colour": "bgr", "mean": [0.25], "fit": "crop", "resize": 18, "resample": "bicubic"}
+    assert found["geed.input"] | wanted == found["geed.input"]
+    assert found["geed.source"]["weights"] == {"seed": 0}
+    assert found["geed.source"]["notes"][0] == "made for a test"
+    assert [tap["action"] for tap in found["geed.taps"]] == [{"trivial": 5}]
 
 
 def test_batch_norm_runs_on_its_statistics_whatever_the_factory_left() -> None:

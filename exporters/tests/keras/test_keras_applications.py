@@ -10,7 +10,7 @@ import keras_networks as networks
 import numpy as np
 import pytest
 
-from geed_exporters import write
+from geed_exporters import Facts, write
 from geed_exporters.candidates import default_roles
 from geed_exporters.keras import candidates, described, export_keras, load
 from geed_onnx.sources.preprocessing import Preprocessing, normalised
@@ -28,7 +28,7 @@ FAMILIES = {
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_layer_of_a_family(name: str, tmp_path: Path) -> None:
     size, glob, layers = FAMILIES[name]
-    loaded = load(f"keras:{name}", size=(size, size))
+    loaded = load(f"keras:{name}", facts=Facts(size=(size, size)))
     networks.lived(loaded.model)
     written = write(export_keras(loaded, taps=[glob]), tmp_path / "m.onnx", tolerance=1e-5)
     assert len(written.taps) == layers
@@ -61,7 +61,7 @@ STAGES = {
 
 @pytest.mark.parametrize("name", STAGES)
 def test_stages_are_the_ends_of_the_blocks(name: str) -> None:
-    roles = default_roles(candidates(load(f"keras:{name}", size=(64, 64))))
+    roles = default_roles(candidates(load(f"keras:{name}", facts=Facts(size=(64, 64)))))
     stages = [m for m, r in roles.items() if r == "stage"]
     assert stages[: len(STAGES[name])] == STAGES[name]
     assert [r for r in roles.values() if r != "stage"] == ["latent", "scores"]
@@ -70,7 +70,7 @@ def test_stages_are_the_ends_of_the_blocks(name: str) -> None:
 @pytest.mark.parametrize("name", ["MobileNetV2", "VGG16", "DenseNet121", "EfficientNetB0", "MobileNetV3Small"])
 def test_preprocessing_is_the_applications_own(name: str, keras: Any) -> None:
     """What geed-onnx does with the recorded range, mean, std and colour, against preprocess_input."""
-    spec = load(f"keras:{name}", size=(32, 32)).input
+    spec = load(f"keras:{name}", facts=Facts(size=(32, 32))).input
     image = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3)).astype(np.float32)
     own = sys.modules[getattr(keras.applications, name).__module__].preprocess_input(image.copy())
     assert spec.range is not None

@@ -15,12 +15,12 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
 
-from geed_exporters import Differs, ExportError, MissingFramework, NotExportable, write
+from geed_exporters import Differs, ExportError, Facts, MissingFramework, NotExportable, write
 from geed_exporters.cli import main
 from geed_exporters.keras import described, export_keras, frameworks, load
 from geed_onnx.errors import UnknownName, UsageError
 
-SMALL = {"size": (12, 12), "channels": 3}
+SMALL = Facts(size=(12, 12), channels=3)
 
 
 def run(*args: object) -> Result:
@@ -65,15 +65,58 @@ def test_what_is_no_model() -> None:
 
 
 def test_an_unknown_size() -> None:
-    with pytest.raises(UsageError, match=r"size of the model's input \(\?, \?, 3\) is not known; add --size HxW"):
+    with pytest.raises(UsageError, match=r"^subclassed: the size of its images is not known; give --size HxW, or let"):
         described(networks.Subclassed())
     with pytest.raises(UsageError, match=r"input is \(12, 12, 3\) .*not \(8, 8, \?\)"):
-        described(networks.functional(), facts={"size": (8, 8)})
+        described(networks.functional(), facts=Facts(size=(8, 8)))
+    with pytest.raises(UsageError, match=r"input is \(12, 12, 3\) .*not \(\?, \?, 1\)"):
+        described(networks.functional(), facts=Facts(channels=1))
+
+
+def test_open_channels_and_axes(keras: Any) -> None:
+    def identity(*shape: int | None) -> Any:
+        image = keras.layers.Input(shape)
+        return keras.Model(image, keras.layers.ReLU()(image), name="net")
+
+    with pytest.raises(UsageError, match=r"^net: the number of channels of its images is not known; give --channels N"):
+        described(identity(4, 6, None))
+    assert described(identity(4, 6, None), facts=Facts(colour="bgr")).input.shape == (4, 6, 3)
+    assert described(identity(None, 6, 2), facts=Facts(size=(4, 6))).input.shape == (4, 6, 2)
+    with pytest.raises(UsageError, match=r"^net: its input \(\?, 8\) has open axes and is no image"):
+        described(identity(None, 8))
+
+
+def test_facts_that_do_not_fit_the_input(keras: Any) -> None:
+    with pytest.raises(UsageError, match=r"^functional: colour: expected 1 channel for grey, got 3$"):
+        described(networks.functional(), facts=Facts(colour="grey"))
+    with pytest.raises(UsageError, match=r"^functional: mean: expected 1 number or 3, one a channel, got 2$"):
+        described(networks.functional(), facts=Facts(mean=(1.0, 2.0)))
+    vector = keras.Sequential([keras.layers.Input((8,)), keras.layers.Dense(3)], name="net")
+    with pytest.raises(UsageError, match=r"^net: its input \(8\) is no image, of which range could be said$"):
+        described(vector, facts=Facts(range=(0.0, 1.0)))
+    assert described(vector, facts=Facts(input="features")).input.name == "features"
+
+
+@pytest.mark.parametrize(
+    ("facts", "says"),
+    [
+        (
+            Facts(latent="meen"),
+            r"unknown module 'meen': did you mean 'mean'\?; given as the latent vector of functional",
+        ),
+        (Facts(scores="hed"), r"unknown module 'hed': did you mean 'head'.*given as the scores of functional"),
+        (Facts(blocks=("block_*",)), r"unknown module 'block_\*'.*given as a block of functional"),
+        (Facts(actions={"meen": "trivial"}), r"unknown module 'meen'.*given as what has an action of functional"),
+    ],
+)
+def test_layers_that_a_factory_names_and_are_not_there(facts: Facts, says: str) -> None:
+    with pytest.raises(UnknownName, match=says):
+        export_keras(described(networks.functional(), facts=facts))
 
 
 def test_a_forward_pass_that_fails() -> None:
     with pytest.raises(ExportError, match=r"forward pass fails on an input of shape \(1, 2, 2, 3\)"):
-        described(networks.unbuilt_sequential(), facts={"size": (2, 2), "channels": 3})
+        described(networks.unbuilt_sequential(), facts=Facts(size=(2, 2), channels=3))
 
 
 def test_channels_first_keras(keras: Any) -> None:
@@ -115,13 +158,16 @@ def test_factories(tmp_path: Path) -> None:
 def test_a_fact_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "net.py"
     file.write_text("import keras_networks\ndef build():\n    return keras_networks.functional(), {'men': 1}\n")
-    with pytest.raises(UnknownName, match=r"unknown fact of the input 'men': did you mean 'mean'"):
+    with pytest.raises(UnknownName, match=r"^unknown fact 'men': did you mean 'mean'\?; given by net\.py:build$"):
+        load(f"{file}:build")
+    file.write_text("import keras_networks\ndef build():\n    return keras_networks.functional(), {'mean': 'half'}\n")
+    with pytest.raises(UsageError, match=r"^net\.py:build: mean: expected a number, or one a channel, .*, got 'half'$"):
         load(f"{file}:build")
 
 
 def test_a_size_the_application_cannot_take() -> None:
     with pytest.raises(ExportError, match=r"keras:InceptionV3 cannot be built: Input size must be at least 75x75"):
-        load("keras:InceptionV3", size=(32, 32))
+        load("keras:InceptionV3", facts=Facts(size=(32, 32)))
 
 
 def test_pretrained_without_network(keras: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +192,7 @@ def test_a_missing_framework(module: str, monkeypatch: pytest.MonkeyPatch) -> No
         return real(name, package)
 
     monkeypatch.setattr(importlib, "import_module", blocked)
-    with pytest.raises(MissingFramework, match=r"install it with: pip install tensorflow==2\.21\.0 keras==3\.15\.0"):
+    with pytest.raises(MissingFramework, match=r"install it with: pip install 'geed-onnx\[keras\]'$"):
         export_keras(networks.functional())
 
 
@@ -278,7 +324,10 @@ def test_errors_are_one_line(net: str, tmp_path: Path) -> None:
     assert "holds no Keras weights" in line(result)
     result = run(f"{net}:build", "-o", path, "--size", "huge")
     assert result.exit_code == 2
-    assert "size 'huge' cannot be read" in line(result)
+    assert line(result).startswith("error: --size: expected height and width in pixels, 224x224 or (224, 224), or one")
+    result = run(f"{net}:build", "-o", path, "--colour", "grey")
+    assert result.exit_code == 2
+    assert line(result) == "error: net.py:build: colour: expected 1 channel for grey, got 3"
     assert not path.exists()
 
 

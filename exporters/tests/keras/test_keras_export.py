@@ -15,16 +15,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from geed_exporters import InputSpec, Written, write
+from geed_exporters import Facts, InputSpec, Written, write
 from geed_exporters.candidates import default_roles
-from geed_exporters.keras import Loaded, candidates, described, export_keras, frameworks
+from geed_exporters.facts import NOTHING
+from geed_exporters.keras import Loaded, candidates, described, export_keras, frameworks, load
 from geed_onnx.engine import measure
 
-SMALL = {"size": (12, 12), "channels": 3}
+SMALL = Facts(size=(12, 12), channels=3)
 
 
 def made(name: str) -> Loaded:
-    loaded = described(networks.KINDS[name](), facts={} if name == "permuted" else SMALL)
+    loaded = described(networks.KINDS[name](), facts=NOTHING if name == "permuted" else SMALL)
     networks.lived(loaded.model)
     return loaded
 
@@ -290,6 +291,33 @@ def test_declared_preprocessing_is_written(tmp_path: Path) -> None:
     write(export_keras(Loaded(networks.functional(), spec, "random", "net")), path)
     got = declared(path)["geed.input"]
     assert (got["colour"], got["range"], got["mean"], got["std"]) == ("bgr", [0, 255], [1, 2, 3], [1])
+
+
+def test_what_a_factory_says_is_written_and_flags_stand_over_it(tmp_path: Path) -> None:
+    file, path = tmp_path / "net.py", tmp_path / "m.onnx"
+    file.write_text(
+        "import keras_networks\n"
+        "FACTS = {'range': (0, 255), 'mean': (1, 2, 3), 'fit': 'crop', 'resize': 14, 'resample': 'bicubic',\n"
+        "    'input': 'picture', 'blocks': 'in*r', 'latent': 'pool', 'notes': 'made for a test',\n"
+        "    'weights': {'seed': 0}, 'actions': {'pool': {'trivial': 8}}}\n"
+        "def build():\n    return keras_networks.functional(), FACTS\n"
+    )
+    loaded = load(f"{file}:build", facts=Facts(colour="bgr", mean=(0.5,)))
+    write(export_keras(loaded), path)
+    said = declared(path)
+    assert said["geed.input"] == {
+        **{"name": "picture", "layout": "NHWC", "size": [12, 12], "channels": 3, "colour": "bgr", "range": [0, 255]},
+        **{"mean": [0.5], "fit": "crop", "resize": 14, "resample": "bicubic"},
+    }
+    roles = [(t["name"], t["role"], t.get("action")) for t in said["geed.taps"]]
+    assert roles == [("inner", "stage", None), ("pool", "latent", {"trivial": 8}), ("head", "scores", None)]
+    assert (said["geed.source"]["weights"], said["geed.source"]["notes"]) == ({"seed": 0}, ["made for a test"])
+
+
+def test_a_network_without_classes_gives_its_latent() -> None:
+    for facts, latent in ((Facts(scores=""), "head"), (Facts(scores="", latent="mean"), "mean")):
+        roles = default_roles(candidates(described(networks.functional(), facts=facts)))
+        assert {name: role for name, role in roles.items() if role != "stage"} == {latent: "latent"}
 
 
 def test_no_path_of_this_machine_in_the_file(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import importlib
 import pickle
+import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,10 +20,9 @@ import small_networks as nets
 import torch
 from click.testing import CliRunner
 
-from geed_exporters import Differs, ExportError, MissingFramework, NotExportable, write
+from geed_exporters import Differs, ExportError, Facts, MissingFramework, NotExportable, write
 from geed_exporters.cli import main
 from geed_exporters.pytorch import export_pytorch, from_factory, load, load_state
-from geed_exporters.pytorch.command import numbers, parsed_size
 from geed_onnx.errors import UnknownName, UsageError
 
 OWN_OPERATOR = """
@@ -147,11 +149,11 @@ def test_an_unknown_tap(networks: Path, tmp_path: Path) -> None:
 
 def test_unknown_facts_of_a_factory(networks: Path, tmp_path: Path) -> None:
     message = refused(tmp_path, f"{networks}:wrong_fact", exit_code=2)
-    assert message.startswith("unknown fact of a model 'sise': did you mean 'size'")
+    assert message == "unknown fact 'sise': did you mean 'size' or 'resize'?; given by small_networks.py:wrong_fact"
     for facts in ({"latent": "pol"}, {"scores": "fcc"}, {"blocks": ["blok?"]}):
         with pytest.raises(UnknownName, match=r"unknown module .* given as "):
             export_pytorch(from_factory((nets.small(), {"size": 15, **facts}), "net.py:build"))
-    with pytest.raises(ExportError, match="expected two numbers as range, got 255"):
+    with pytest.raises(UsageError, match=r"^net\.py:build: range: expected two different numbers, .*, got 255$"):
         from_factory((nets.small(), {"size": 15, "range": 255}), "net.py:build")
 
 
@@ -161,25 +163,32 @@ def test_unknown_facts_of_a_factory(networks: Path, tmp_path: Path) -> None:
 def test_flags_that_cannot_be_meant(networks: Path, tmp_path: Path) -> None:
     small = f"{networks}:small"
     for arguments, said in (
-        ([], "the size of its images is not known; give --size HxW"),
-        (["--size", "15x"], "--size 15x: expected HxW in pixels"),
-        (["--size", "15", "--mean", "0,0"], "--mean: expected 1 number or 3, one a channel; got 2"),
-        (["--size", "15", "--std", "0"], "--std: 0 cannot be divided by"),
-        (["--size", "15", "--std", "x"], "--std x: expected numbers with commas between"),
-        (["--size", "15", "--range", "255"], "--range: expected two numbers"),
-        (["--size", "15", "--colour", "grey"], "--colour grey: the input has 3 channels"),
+        ([], "small_networks.py:small: the size of its images is not known; give --size HxW"),
+        (["--size", "15x"], "--size: expected height and width in pixels, 224x224 or (224, 224), or one number"),
+        (["--size", "0x5"], "--size: expected height and width in pixels, 224x224 or (224, 224), or one number"),
+        (["--size", "15", "--channels", "0"], "--channels: expected a whole number from 1, got '0'"),
+        (
+            ["--size", "15", "--mean", "0,0"],
+            "small_networks.py:small: mean: expected 1 number or 3, one a channel, got",
+        ),
+        (["--size", "15", "--std", "0"], "--std: expected a number, or one a channel, 0.5,0.5,0.5 or (0.5, 0.5, 0.5)"),
+        (["--size", "15", "--std", "x"], "--std: expected a number, or one a channel, 0.5,0.5,0.5 or (0.5, 0.5, 0.5)"),
+        (["--size", "15", "--range", "255"], "--range: expected two different numbers, what black and white become"),
+        (["--size", "15", "--colour", "red"], "--colour: expected grey, rgb or bgr, got 'red'"),
+        (["--size", "15", "--colour", "grey"], "small_networks.py:small: colour: expected 1 channel for grey, got 3"),
         (["--size", "15", "--pretrained"], "--pretrained: a factory gives its own weights"),
     ):
-        assert said in refused(tmp_path, small, *arguments, exit_code=2)
+        assert refused(tmp_path, small, *arguments, exit_code=2).startswith(said)
     message = refused(tmp_path, "timm:resnet18", "--pretrained", "--checkpoint", "x.pt", exit_code=2)
     assert message == "--pretrained and --checkpoint both give weights; give one of them"
 
 
-def test_numbers_and_sizes_are_read() -> None:
-    assert (parsed_size("7"), parsed_size("7x9"), parsed_size(None)) == ((7, 7), (7, 9), None)
-    assert numbers("--mean", "1,2.5") == (1.0, 2.5)
-    with pytest.raises(UsageError):
-        parsed_size("0x5")
+def test_flags_that_do_not_fit_a_named_model(tmp_path: Path) -> None:
+    message = refused(tmp_path, "timm:resnet10t", "--size", "32", "--colour", "grey", exit_code=2)
+    assert message == "timm:resnet10t: colour: expected 1 channel for grey, got 3"
+    for flag, value in (("--size", "32"), ("--channels", "1")):
+        message = refused(tmp_path, "paper:alexnet", flag, value, exit_code=2)
+        assert message == f"{flag}: the models of paper: have the input of the paper; leave it out"
 
 
 def test_no_output_is_asked_for(networks: Path) -> None:
@@ -212,12 +221,21 @@ def test_the_pip_line_of_what_is_missing(monkeypatch: pytest.MonkeyPatch, missin
     for name in [n for n in sys.modules if n.split(".")[0] == "timm"]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(MissingFramework) as caught:
-        load(model, size=(15, 15))
-    tail = "timm safetensors" if model.startswith("timm") and missing == "timm" else ""
-    assert f"{missing} is not installed in this environment; install it with: pip install torch==2.13.0" in str(
-        caught.value
+        load(model, facts=Facts(size=(15, 15)))
+    assert str(caught.value) == (
+        f"{missing} is not installed in this environment; install it with: pip install 'geed-onnx[pytorch]'"
     )
-    assert tail in str(caught.value)
+
+
+def test_the_pip_line_of_safetensors(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.touch()
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.delitem(sys.modules, "safetensors.torch", raising=False)
+    with pytest.raises(MissingFramework, match=r"install it with: pip install 'geed-onnx\[pytorch\]'$"):
+        load_state(nets.small(), path)
+    with pytest.raises(MissingFramework, match=r"install it with: pip install another$"):
+        load_state(nets.small(), path, install="pip install another")
 
 
 def test_the_command_needs_no_torch_to_say_its_help(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +336,44 @@ def test_weights_of_another_model(networks: Path, tmp_path: Path) -> None:
     torch.save(state | {"fc.weight": torch.zeros(7, 8)}, path)
     message = checkpoint_refused(tmp_path, networks, path)
     assert "1 weights have another shape: fc.weight expected (5, 8), got (7, 8)" in message
+
+
+def test_a_weight_that_is_there_with_the_prefix_and_without(networks: Path, tmp_path: Path) -> None:
+    state = dict(nets.small().state_dict())
+    path = tmp_path / "w.pt"
+    doubled = {f"model.{k}": v for k, v in state.items()} | {"fc.bias": torch.ones(5)}
+    for table in (doubled, dict(reversed(doubled.items()))):  # neither wins by its place
+        torch.save(table, path)
+        assert checkpoint_refused(tmp_path, networks, path) == (
+            f"{path}: 1 weights are in the file twice, with the prefix 'model.' and without: 'fc.bias' and"
+            " 'model.fc.bias'. Save the network's own weights alone"
+        )
+    # what the network has no place for is not lost
+    torch.save({f"model.{k}": v for k, v in state.items()} | {"head.bias": state["fc.bias"]}, path)
+    model = nets.small()
+    assert "1 weights of the checkpoint are not used: head.bias" in load_state(model, path, drop=("head.",))
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_what_torch_warns_of_a_pickle_is_not_said(networks: Path, tmp_path: Path, protocol: int) -> None:
+    path, small = tmp_path / "w.pt", f"{networks}:small"
+    torch.save(nets.small().state_dict(), path, pickle_protocol=protocol)
+    with pytest.warns(UserWarning, match="pickle protocol"), contextlib.suppress(pickle.UnpicklingError):
+        torch.load(path, weights_only=True)
+    command = [sys.executable, "-c", "from geed_exporters.cli import main; main()", "pytorch", small, "--size", "15"]
+    done = subprocess.run([*command, "--checkpoint", str(path), "--list"], capture_output=True, text=True)
+    assert "pickle protocol" not in done.stderr
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if protocol == 3:
+            assert done.returncode == 0, done.stderr
+            assert load(small, checkpoint=path, facts=Facts(size=(15, 15))).weights["file"] == "w.pt"
+        else:  # torch reads no newer one without running code
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"error: {path}: ")
+            assert done.stderr.count("\n") == 1
+            with pytest.raises(ExportError, match="refused"):
+                load_state(nets.small(), path)
 
 
 def test_a_failed_checkpoint_leaves_the_model_as_it_was(tmp_path: Path) -> None:

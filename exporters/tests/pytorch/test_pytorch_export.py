@@ -6,6 +6,7 @@ import json
 import site
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,10 +21,11 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
-from geed_exporters import select, write
+from geed_exporters import Facts, select, write
 from geed_exporters.cli import main
 from geed_exporters.pytorch import Loaded, candidates, export_pytorch, from_factory, load
 from geed_exporters.pytorch.tapping import block_paths
+from geed_onnx.errors import UsageError
 
 SIZE = (15, 15)
 PATHS = [f"blocks.{i}{m}" for i in range(3) for m in (".conv", ".bn", ".act", "")]
@@ -114,7 +116,7 @@ def test_the_model_is_exported_as_it_predicts() -> None:
 
 def test_the_same_weights_whenever_a_factory_draws_them(networks: Path) -> None:
     before = torch.random.get_rng_state()
-    first, second = (load(f"{networks}:small", size=SIZE).model.state_dict() for _ in range(2))
+    first, second = (load(f"{networks}:small", facts=Facts(size=SIZE)).model.state_dict() for _ in range(2))
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -302,6 +304,24 @@ def test_the_metadata_is_what_was_said(networks: Path, tmp_path: Path) -> None:
     }
 
 
+def test_flags_stand_over_what_the_factory_says(networks: Path) -> None:
+    said = load(f"{networks}:described").input
+    facts = Facts(size=(19, 17), colour="rgb", std=(2.0,), latent="fc.input")
+    net = load(f"{networks}:described", facts=facts)
+    assert net.input == replace(said, shape=(3, 19, 17), colour="rgb", std=(2.0,), resize=None)
+    assert net.latent == "fc.input"
+
+
+def test_the_first_convolution_tells_the_channels_and_what_is_said_goes_before() -> None:
+    assert loaded(nets.small()).input.shape == (3, *SIZE)
+    assert loaded(nets.small(), channels=7).input.shape == (7, *SIZE)
+    assert loaded(nn.Flatten(), colour="grey").input.shape == (1, *SIZE)
+    with pytest.raises(UsageError, match=r"^net\.py:build: the number of channels of its images is not known"):
+        loaded(nn.Flatten())
+    with pytest.raises(UsageError, match=r"^net\.py:build: colour: expected 1 channel for grey, got 3$"):
+        loaded(nets.small(), colour="grey")
+
+
 def test_no_path_of_this_machine_is_in_the_file(everything: Path) -> None:
     data = everything.read_bytes()
     for folder in (str(Path.cwd()), str(Path(__file__).parent), *site.getsitepackages(), str(everything.parent)):
@@ -353,7 +373,7 @@ def test_weights_come_from_a_checkpoint(networks: Path, tmp_path: Path, form: st
     else:
         student = {f"module.backbone.{k}": v * 0 for k, v in state.items()}
         torch.save({"student": student, "teacher": {f"backbone.{k}": v for k, v in state.items()}}, path)
-    found = load(f"{networks}:small", checkpoint=path, size=SIZE)
+    found = load(f"{networks}:small", checkpoint=path, facts=Facts(size=SIZE))
     assert found.weights["file"] == path.name
     assert len(found.weights["sha256"]) == 64
     expected = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import small_networks as nets
 import torch
 from torch import nn
 
-from geed_exporters import InputSpec, Written, select, write
+from geed_exporters import Facts, InputSpec, Written, select, write
 from geed_exporters.pytorch import Loaded, candidates, export_pytorch, load
 from geed_exporters.pytorch.stubs import import_timm
 from geed_onnx.taps import list_taps, read_graph
@@ -61,7 +62,7 @@ def called_modules(model: nn.Module, size: int) -> list[str]:
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
     name, size = FAMILIES[request.param]
-    loaded = load(f"timm:{name}", size=(size, size))
+    loaded = load(f"timm:{name}", facts=Facts(size=(size, size)))
     nets.with_statistics(loaded.model)
     path = tmp_path_factory.mktemp(request.param) / f"{name}.onnx"
     written = write(export_pytorch(loaded, taps=["*"]), path, tolerance=1e-5)
@@ -119,7 +120,7 @@ def _metadata(model: onnx.ModelProto) -> dict[str, str]:
 )
 def test_default_taps(name: str, stages: list[str] | None, latent: str, scores: str, width: int) -> None:
     size = 224 if name.startswith("vit") else 64
-    chosen = select(candidates(load(f"timm:{name}", size=(size, size))))
+    chosen = select(candidates(load(f"timm:{name}", facts=Facts(size=(size, size)))))
     by_role = {role: [c for c in chosen if c.role == role] for role in ("stage", "latent", "scores")}
     assert [c.module for c in by_role["latent"]] == [latent]
     assert by_role["latent"][0].shape[0] == width
@@ -153,9 +154,12 @@ def test_the_preprocessing_is_timms() -> None:
         resample="bicubic",
     )
     assert (tagged.weights, tagged.notes) == ("random", ("random weights of seed 0",))
-    grey = load("timm:resnet18", size=(64, 64), channels=1)
+    grey = load("timm:resnet18", facts=Facts(size=(64, 64), channels=1))
     assert (grey.input.shape, grey.input.colour, grey.input.resize) == ((1, 64, 64), "grey", 67)
     assert grey.input.mean == pytest.approx((0.449,))
+    other = load("timm:resnet18.a1_in1k", facts=Facts(colour="bgr", mean=(0.5,), latent="layer4"))
+    assert other.input == replace(tagged.input, colour="bgr", mean=(0.5,))
+    assert other.latent == "layer4"
 
 
 def test_random_weights_are_the_same_every_time() -> None:

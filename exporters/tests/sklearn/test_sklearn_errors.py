@@ -219,7 +219,7 @@ def test_files_that_hold_something_else(tmp_path: Path) -> None:
 def test_missing_framework_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
     model = simple()
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingFramework, match=rf'^{module} is not installed.*: pip install "geed-onnx\[sklearn\]"$'):
+    with pytest.raises(MissingFramework, match=rf"^{module} is not installed.*: pip install 'geed-onnx\[sklearn\]'$"):
         export_sklearn(model)
 
 
@@ -227,7 +227,7 @@ def test_missing_skops_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch, tmp_p
     (tmp_path / "m.skops").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "skops", None)
     monkeypatch.delitem(sys.modules, "skops.io", raising=False)
-    with pytest.raises(MissingFramework, match=r'pip install "geed-onnx\[sklearn\]"'):
+    with pytest.raises(MissingFramework, match=r"with: pip install 'geed-onnx\[sklearn\]'$"):
         load(str(tmp_path / "m.skops"))
 
 
@@ -237,11 +237,16 @@ def test_missing_skops_gives_the_pip_line(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--size", "6"], "--size '6': expected height and width in pixels, like 28x28"),
-        (["--size", "0x6"], "expected height and width"),
+        (["--size", "0x6"], "--size: expected height and width in pixels"),
+        (["--channels", "0"], "--channels: expected a whole number from 1, got '0'"),
         (["--channels", "3"], "describe an image: give its --size HxW too"),
-        (["--range", "0", "1"], "describe an image: give its --size HxW too"),
-        (["--size", "6x6", "--range", "1", "0"], "expected black below white"),
+        (["--range", "0,1"], "describe an image: give its --size HxW too"),
+        (["--mean", "0.5"], "describe an image: give its --size HxW too"),
+        (["--size", "6x6", "--range", "1,1"], "--range: expected two different numbers, what black and white become"),
+        (["--size", "6x6", "--range", "1"], "--range: expected two different numbers, what black and white become"),
+        (["--size", "6x6", "--std", "0"], "--std: expected a number, or one a channel"),
+        (["--size", "6x6", "--mean", "0,0"], "--mean: expected 1 number, got 2"),
+        (["--size", "6x6", "--channels", "3", "--colour", "grey"], "--colour: expected 1 channel for grey, got 3"),
     ],
 )
 def test_options_that_cannot_be_meant(tmp_path: Path, options: list[str], words: str) -> None:

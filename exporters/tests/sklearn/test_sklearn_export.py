@@ -7,7 +7,7 @@ import os
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -271,7 +271,7 @@ def test_roles_of_the_list() -> None:
 
 def test_command_writes_a_measurable_file_from_a_factory(tmp_path: Path, factory: Callable[..., str]) -> None:
     path = tmp_path / "p.onnx"
-    result = export(factory(PIPELINE), "--size", "6x6", "--range", 0, 1, "-o", path)
+    result = export(factory(PIPELINE), "--size", "6x6", "--range", "0,1", "-o", path)
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(path)
     assert "5 taps; agrees with the framework to" in result.stderr
@@ -280,6 +280,45 @@ def test_command_writes_a_measurable_file_from_a_factory(tmp_path: Path, factory
     measured = geed_onnx("measure", str(path), "--data", str(tmp_path / "x.npy"), "--group", "C4", "--samples", "all")
     assert len(measured) == 4 * 3 + 1
     assert all(result["value"] is not None for result in measured)
+
+
+@pytest.mark.parametrize(
+    ("flags", "declared"),
+    [
+        (["--size", "6"], {"layout": "NCHW", "size": [6, 6], "channels": 1, "colour": "grey"}),
+        (["--size", "9x4", "--channels", "1"], {"layout": "NCHW", "size": [9, 4], "channels": 1, "colour": "grey"}),
+        (["--size", "3x4", "--colour", "bgr"], {"layout": "NCHW", "size": [3, 4], "channels": 3, "colour": "bgr"}),
+        (
+            ["--size", "3x4", "--channels", "3", "--layout", "NHWC", "--mean", "1,2,3", "--std", "2"],
+            {"layout": "NHWC", "size": [3, 4], "channels": 3, "mean": [1, 2, 3], "std": [2]},
+        ),
+        (
+            ["--size", "6x6", "--range", "0,255", "--mean", "127.5", "--std", "63.75"],
+            {
+                **{"layout": "NCHW", "size": [6, 6], "channels": 1, "colour": "grey"},
+                **{"range": [0, 255], "mean": [127.5], "std": [63.75]},
+            },
+        ),
+    ],
+)
+def test_what_options_say_of_the_image_is_recorded(
+    tmp_path: Path, factory: Callable[..., str], flags: list[str], declared: dict[str, Any]
+) -> None:
+    path = tmp_path / "p.onnx"
+    result = export(factory(PIPELINE), *flags, "-o", path)
+    assert result.exit_code == 0, result.output
+    assert metadata(path)["geed.input"] == {"name": "image"} | declared
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+def test_inputs_to_verify_with_are_what_the_model_sees_of_an_image(layout: Literal["NCHW", "NHWC"]) -> None:
+    image = Image(3, 4, 3, layout, "rgb", (0, 1), mean=(0.5, 0.0, -1.0), std=(0.5, 1.0, 10.0))
+    x = export_sklearn(pipeline(), image=image).inputs(2)
+    assert x.shape == (2, *image.shape)
+    seen = np.moveaxis(x, 1 if layout == "NCHW" else 3, 0)
+    for channel, (low, high) in zip(seen, ((-1, 1), (0, 1), (0.1, 0.2)), strict=True):
+        assert low <= channel.min() < low + (high - low) / 4
+        assert high - (high - low) / 4 < channel.max() <= high
 
 
 def test_command_reads_skops_and_records_the_file(tmp_path: Path) -> None:
