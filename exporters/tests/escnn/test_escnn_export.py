@@ -315,6 +315,30 @@ def test_the_papers_c8_cnn_has_its_widths_and_odd_sizes() -> None:
     assert kernels == [7, 5, 5, 5, 5, 5]
 
 
+def test_the_papers_c8_cnn_is_measured_by_the_command_line(tmp_path: Path) -> None:
+    """Section 4.1, random weights: −1.000 at quarter turns in every block, above .9 between, and far off naively."""
+    path, data = tmp_path / "c8-cnn.onnx", Path(__file__).parents[3] / "models" / "shipped" / "digits-test.parquet"
+    written = write(export_escnn(load("escnn:c8-cnn")), path)
+    assert set(written.taps) >= {*BLOCKS, "latent", "scores"}
+
+    def measured(*more: str) -> list[dict[str, Any]]:
+        ask = ["measure", path, "--data", data, "--group", "C8", "--mask", "disc", "--samples", "4", "--json", *more]
+        done = subprocess.run([sys.executable, "-m", "geed_onnx", *map(str, ask)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    rows = measured()
+    assert all(r["value"] is not None or r["reason"] for r in rows)
+    maps = {r["tap"]["name"]: r["per_element"] for r in rows if r["variant"] == "channelwise"}
+    naive = {r["tap"]["name"]: r["per_element"] for r in measured("--no-declared-action", "--variant", "channelwise")}
+    assert set(maps) == set(naive) == set(BLOCKS)
+    for block in BLOCKS:
+        assert max(maps[block][g] for g in (2, 4, 6)) < -0.9999, block
+        assert max(maps[block][g] for g in (1, 3, 5, 7)) < -0.9, block
+        assert max(naive[block][1:]) > -0.85, block
+    path.unlink()  # 150 MB
+
+
 def test_metadata_says_what_the_file_is(small: tuple[Path, Any]) -> None:
     path, _ = small
     model = onnx.load(str(path))
