@@ -14,9 +14,11 @@ from typing import Any
 import onnx
 
 from geed_exporters.errors import ExportError
-from geed_exporters.export import Export
+from geed_exporters.export import Export, TapEntry
 from geed_exporters.pooling import keep_zero_padding
 from geed_exporters.verification import Agreement, verify
+from geed_onnx.actions import parse_declared
+from geed_onnx.errors import ActionError
 
 SCHEMA = "1"
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -80,7 +82,8 @@ def finished(export: Export) -> onnx.ModelProto:
     Raises
     ------
     ExportError
-        If a tap is no output of the graph, or two taps share a name.
+        If a tap is no output of the graph, two taps share a name, or a declared action breaks its group's law or does
+        not fit the tap.
     """
     model = onnx.ModelProto()
     model.CopyFrom(export.model)
@@ -91,6 +94,8 @@ def finished(export: Export) -> onnx.ModelProto:
             raise ExportError(f"the exported graph has no output {name!r}, which should be a tap")
     if len(set(names)) != len(names):
         raise ExportError("two taps share one name: " + ", ".join(sorted(n for n in names if names.count(n) > 1)))
+    for tap in export.taps:
+        check_action(tap, {o.name: o for o in model.graph.output}[tap.name])
     strip(model)
     keep_zero_padding(model)
     del model.metadata_props[:]
@@ -103,6 +108,24 @@ def finished(export: Export) -> onnx.ModelProto:
     for key, value in entries.items():
         model.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
     return model
+
+
+def check_action(tap: TapEntry, output: onnx.ValueInfoProto) -> None:
+    """Raise ExportError where `geed-onnx measure` would refuse the action that a tap declares."""
+    if tap.action is None or isinstance(tap.action, str):
+        return
+    try:
+        declared = parse_declared(tap.action)
+    except ActionError as error:
+        raise ExportError(f"the action declared for {tap.name!r} cannot be used: {error}") from error
+    dims = output.type.tensor_type.shape.dim
+    told = len(dims) > 1 and (tap.kind != "map" or tap.layout is not None)
+    channels = dims[-1 if tap.layout == "NHWC" else 1].dim_value if told else 0
+    if channels not in (0, declared.width):  # 0: not known
+        raise ExportError(
+            f"the action declared for {tap.name!r} cannot be used: {declared} are {declared.width} channels, but the"
+            f" tap has {channels}"
+        )
 
 
 def strip(model: onnx.ModelProto) -> None:

@@ -23,6 +23,7 @@ from geed_exporters.export import Array, Export, InputSpec, Source, TapEntry
 from geed_exporters.pytorch.loading import Loaded
 from geed_exporters.pytorch.tapping import Observed, observe
 from geed_exporters.writing import SCOPES
+from geed_onnx.errors import UnknownName
 
 WRAPPER = "model"  # the attribute of `hooks.Tapped` that holds the network
 
@@ -34,12 +35,18 @@ def convert(loaded: Loaded, globs: Sequence[str], opset: int) -> Export:
     ------
     NotExportable
         If the model has no ONNX form.
+    UnknownName
+        If a glob, or an action that the model was given, meets no module.
     """
     import torch
 
     from geed_exporters.pytorch.hooks import Tapped, steady
 
     seen = observe(loaded)
+    every = [c.module for c in seen.candidates]
+    for path in loaded.actions:
+        if path not in every:
+            raise UnknownName("module", path, every, f"given an action by {loaded.name}")
     chosen = select(seen.candidates, globs)
     own = _own_names(seen, chosen)
     others = [c.module for c in chosen if c.module not in own]

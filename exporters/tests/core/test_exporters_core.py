@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,24 @@ def test_what_cannot_be_written_is_said(export: Export, name: str, says: str, tm
     with pytest.raises(ExportError, match=says):
         write(export, tmp_path / name)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "says"),
+    [
+        ({"group": "C4"}, "'act' cannot be used: the declared action: expected \"fields\""),
+        ({"group": "C4", "fields": [{"type": "regular", "count": 2}]}, "are 8 channels, but the tap has 4"),
+        ({"group": "C4", "fields": [{"type": "permutation", "generators": [[1, 2, 0]]}]}, "is no action of C4"),
+    ],
+)
+def test_an_action_that_a_measurement_would_refuse_is_not_written(
+    action: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match=re.escape(says)):
+        write(replace(EXPORT, taps=(TAPS[0], replace(TAPS[1], action=action))), tmp_path / "net.onnx")
+    assert list(tmp_path.iterdir()) == []
+    fits = {"group": "C4", "fields": [{"type": "regular"}]}
+    assert write(replace(EXPORT, taps=(TAPS[0], replace(TAPS[1], action=fits))), tmp_path / "net.onnx").taps
 
 
 def test_an_invalid_graph_and_a_folder_that_is_a_file_are_said(tmp_path: Path) -> None:

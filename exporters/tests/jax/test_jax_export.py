@@ -208,7 +208,7 @@ def test_what_a_factory_says_is_written_and_flags_stand_over_it(tmp_path: Path) 
     model, facts = fn.net()
     said = {
         **{"fit": "crop", "resize": 18, "resample": "bicubic", "input": "picture", "notes": "made for a test"},
-        **{"weights": {"seed": 0}, "actions": {"fc": {"trivial": 5}}},
+        **{"weights": {"seed": 0}, "actions": {"fc": {"group": "C4", "fields": [{"type": "trivial", "count": 5}]}}},
     }
     loaded = prepared((model, facts | said), name="n", facts=Facts(colour="bgr", mean=(0.25,)))
     path = write(export_jax(loaded, taps=["fc"]), tmp_path / "n.onnx").path
@@ -217,7 +217,9 @@ def test_what_a_factory_says_is_written_and_flags_stand_over_it(tmp_path: Path) 
     assert found["geed.input"] | wanted == found["geed.input"]
     assert found["geed.source"]["weights"] == {"seed": 0}
     assert found["geed.source"]["notes"][0] == "made for a test"
-    assert [tap["action"] for tap in found["geed.taps"]] == [{"trivial": 5}]
+    assert [tap["action"] for tap in found["geed.taps"]] == [
+        {"group": "C4", "fields": [{"type": "trivial", "count": 5}]}
+    ]
 
 
 def test_batch_norm_runs_on_its_statistics_whatever_the_factory_left() -> None:

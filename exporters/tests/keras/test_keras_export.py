@@ -299,7 +299,8 @@ def test_what_a_factory_says_is_written_and_flags_stand_over_it(tmp_path: Path) 
         "import keras_networks\n"
         "FACTS = {'range': (0, 255), 'mean': (1, 2, 3), 'fit': 'crop', 'resize': 14, 'resample': 'bicubic',\n"
         "    'input': 'picture', 'blocks': 'in*r', 'latent': 'pool', 'notes': 'made for a test',\n"
-        "    'weights': {'seed': 0}, 'actions': {'pool': {'trivial': 8}}}\n"
+        "    'weights': {'seed': 0},\n"
+        "    'actions': {'pool': {'group': 'C4', 'fields': [{'type': 'trivial', 'count': 8}]}}}\n"
         "def build():\n    return keras_networks.functional(), FACTS\n"
     )
     loaded = load(f"{file}:build", facts=Facts(colour="bgr", mean=(0.5,)))
@@ -310,7 +311,11 @@ def test_what_a_factory_says_is_written_and_flags_stand_over_it(tmp_path: Path) 
         **{"mean": [0.5], "fit": "crop", "resize": 14, "resample": "bicubic"},
     }
     roles = [(t["name"], t["role"], t.get("action")) for t in said["geed.taps"]]
-    assert roles == [("inner", "stage", None), ("pool", "latent", {"trivial": 8}), ("head", "scores", None)]
+    assert roles == [
+        ("inner", "stage", None),
+        ("pool", "latent", {"group": "C4", "fields": [{"type": "trivial", "count": 8}]}),
+        ("head", "scores", None),
+    ]
     assert (said["geed.source"]["weights"], said["geed.source"]["notes"]) == ({"seed": 0}, ["made for a test"])
 
 

@@ -72,7 +72,7 @@ def described() -> tuple[nn.Module, dict[str, Any]]:
         "scores": "fc",
         "weights": {"seed": 0},
         "notes": ["made for a test"],
-        "actions": {"pool": {"trivial": 8}},
+        "actions": {"pool": {"group": "C4", "fields": [{"type": "trivial", "count": 8}]}},
     }
     return small(), facts
 

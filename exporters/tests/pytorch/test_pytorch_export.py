@@ -292,7 +292,7 @@ def test_the_metadata_is_what_was_said(networks: Path, tmp_path: Path) -> None:
         ("blocks.0", "map", "stage", None),
         ("blocks.1", "map", "stage", None),
         ("blocks.2", "map", "stage", None),
-        ("pool", "map", "latent", {"trivial": 8}),
+        ("pool", "map", "latent", {"group": "C4", "fields": [{"type": "trivial", "count": 8}]}),
         ("fc", "probability", "scores", None),
     ]
     assert found["geed.source"] == {
