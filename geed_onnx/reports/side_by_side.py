@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from geed_onnx.reports.table import PLAIN_WIDTH, clean, number
 from geed_onnx.results import Result
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Names fold within their column, but not below this.
+LEAST_NAME = 14
+GAP = 2
 
 Rows = Mapping[str, Sequence[Result]]
 Pick = Callable[[Sequence[Result]], Result | None]
@@ -40,9 +47,7 @@ def print_side_by_side(
     width: int | None = None,
 ) -> None:
     """Print a table of calibrated values and one of raw values, a row for each network `{title: its results}`."""
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     out = file or sys.stdout
@@ -55,14 +60,47 @@ def print_side_by_side(
     }
     for title, reading in readings.items():
         console.print(Text(title, style="bold"), soft_wrap=True)
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        table.add_column("network", overflow="fold")
-        for heading in columns:
-            table.add_column(Text(clean(heading)), justify="right", no_wrap=True)
-        for name, rows in networks.items():
-            cells = [pick(rows) for pick in columns.values()]
-            table.add_row(Text(clean(name)), *(Text(shown(None if r is None else reading(r))) for r in cells))
-        console.print(table)
+        cells = {
+            clean(heading): [_read(reading, pick(rows)) for rows in networks.values()]
+            for heading, pick in columns.items()
+        }
+        kept = fitting(cells, console.width)
+        console.print(_table([clean(name) for name in networks], kept))
+        if len(kept) < len(cells):
+            gone = ", ".join(heading for heading in cells if heading not in kept)
+            console.print(Text(f"left out for want of width: {gone}; a wider terminal shows them"), soft_wrap=True)
+
+
+def fitting(cells: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
+    """Return the columns {heading: cells} that there is room for: the first go first, and a number is never cut."""
+    kept = dict(cells)
+    while len(kept) > 1 and LEAST_NAME + sum(GAP + _width(h, column) for h, column in kept.items()) > width:
+        del kept[next(iter(kept))]
+    return kept
+
+
+def _width(heading: str, column: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(map(cell_len, (heading, *column)))
+
+
+def _table(names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, GAP - 1))
+    table.add_column("network", overflow="fold")
+    for heading in columns:
+        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for row in zip(names, *columns.values(), strict=True):
+        table.add_row(*map(Text, row))
+    return table
+
+
+def _read(reading: Callable[[Result], float | None], r: Result | None) -> str:
+    return shown(None if r is None else reading(r))
 
 
 def shown(value: float | None) -> str:

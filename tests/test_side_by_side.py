@@ -1,0 +1,66 @@
+"""Networks side by side on a terminal: whole numbers at any width, names shown and never interpreted."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import numpy as np
+import pytest
+from engine_tools import SMALL_TAPS, noise, small_net
+
+from geed_onnx import Result, measure
+from geed_onnx.reports import print_side_by_side
+
+Array = np.ndarray
+
+
+def results(scale: float) -> list[Result]:
+    def net(x: Array) -> dict[str, Array]:
+        return {name: y * (scale if name == "latent" else 1) for name, y in small_net(x).items()}
+
+    return measure(net, noise(6), "C4", taps=SMALL_TAPS, samples="all")
+
+
+def printed(networks: dict[str, list[Result]], width: int) -> str:
+    out = io.StringIO()
+    print_side_by_side(networks, file=out, width=width)
+    return out.getvalue()
+
+
+NETWORKS = {"a network with a rather long name": results(1.0), "scores only": results(2.0)[-1:]}
+
+
+@pytest.mark.parametrize("width", [160, 80, 60, 44, 30])
+def test_a_narrow_table_leaves_columns_out_and_never_cuts_a_number(width: int) -> None:
+    text = printed(NETWORKS, width)
+    assert "…" not in text
+    whole = printed(NETWORKS, 160)
+    numbers = set(re.findall(r"-?\d+\.\d+", whole))
+    assert set(re.findall(r"-?\d+\.\d+", text)) <= numbers
+    tables = [line for line in text.splitlines() if not line.startswith(("calibrated", "raw", "left out"))]
+    assert max(len(line) for line in tables) <= width
+    gone = [line for line in text.splitlines() if line.startswith("left out for want of width: ")]
+    assert bool(gone) == (width == 30)
+
+
+def test_values_stand_under_their_headings_and_what_is_not_there_is_a_dash() -> None:
+    calibrated, raw = printed(NETWORKS, 160).split("raw: ")
+    [first] = [line for line in calibrated.splitlines() if line.startswith("a network")]
+    [other] = [line for line in raw.splitlines() if line.startswith("scores only")]
+    by_variant = {r.variant: r for r in NETWORKS["a network with a rather long name"]}
+    wanted = [by_variant[v].calibrated for v in ("channelwise", "latent-l2", "softmax")]
+    assert any(v is not None for v in wanted)
+    for word, value in zip(first.split()[-3:], wanted, strict=True):
+        assert word == "–" if value is None else float(word) == pytest.approx(value, abs=6e-4)
+    assert other.split()[2:4] == ["–", "–"]
+    assert float(other.split()[-1]) == pytest.approx(by_variant["softmax"].value, abs=6e-4)
+    assert [line.split() for line in raw.splitlines() if line.startswith("network")] == [
+        ["network", "map", "latent", "scores"]
+    ]
+
+
+def test_names_are_shown_and_not_interpreted() -> None:
+    text = printed({"[bold]\x1b[31mred": NETWORKS["scores only"]}, 100)
+    assert "[bold]\\x1b[31mred" in text
+    assert "\x1b" not in text
