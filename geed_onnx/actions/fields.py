@@ -91,19 +91,20 @@ class Fields:
 
 @dataclass(frozen=True)
 class ChannelAction:
-    """ρ(g) acts on axis 1 of `(B, C, …)` by fields, at least one of which is no permutation.
+    """ρ(g) acts on axis 1 of `(B, C, …)` by fields, at least one of which is no permutation; `Declared.bound` makes it.
 
-    Raises
-    ------
-    ActionError
-        If the fields do not fill the channels.
+    Attributes
+    ----------
+    shape : tuple[int, ...]
+        `(C, …)`, without the batch; the fields fill the C channels.
+    order : (C,) int array
+        Entry i of the fields, laid end to end, is channel order[i].
     """
 
     group: Group
     shape: tuple[int, ...]
     fields: tuple[Fields, ...]
     order: IntArray
-    """Entry i of the fields is channel order[i]."""
     name: str
 
     @cached_property

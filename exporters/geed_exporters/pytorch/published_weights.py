@@ -6,7 +6,7 @@ Each function turns `{name: tensor}` of a checkpoint into `{name: tensor}` of a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,29 @@ NUMBERED = re.compile(r"^((?:module\.|backbone\.|encoder\.)*)([0-7])\.(.+)$")
 RESNET_CHILDREN = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
+def renamed(state: Mapping[str, Any], name_of: Callable[[str], str]) -> dict[str, Any]:
+    """Return the weights under their new names.
+
+    Raises
+    ------
+    ExportError
+        If two weights come to one name: which of them is meant, nobody can tell.
+    """
+    origin: dict[str, str] = {}
+    for old in state:
+        if (other := origin.setdefault(name_of(old), old)) != old:
+            raise ExportError(f"the checkpoint holds {other!r} and {old!r}, which are both {name_of(old)!r} here")
+    return {new: state[old] for new, old in origin.items()}
+
+
 def without_module(state: dict[str, Any], model: Any) -> dict[str, Any]:
     """Take `module.` out of the names: older training scripts wrapped AlexNet's `features` alone for several GPUs."""
-    return {re.sub(r"(^|\.)module\.", r"\1", k): v for k, v in state.items()}
+    return renamed(state, lambda k: re.sub(r"(^|\.)module\.", r"\1", k))
 
 
 def undotted_dense_layers(state: dict[str, Any], model: Any) -> dict[str, Any]:
     """Turn `denselayer1.norm.1.weight` of torchvision's file of 2017 into `denselayer1.norm1.weight`."""
-    return {DENSE_LAYER.sub(r"\1\2", k): v for k, v in state.items()}
+    return renamed(state, lambda k: DENSE_LAYER.sub(r"\1\2", k))
 
 
 def linear_as_convolution(state: dict[str, Any], model: Any) -> dict[str, Any]:
@@ -49,7 +64,7 @@ def named_children(state: dict[str, Any], model: Any) -> dict[str, Any]:
 
     A network cut before its classifier by `Sequential(*list(resnet.children())[:-1])` is saved so.
     """
-    return {NUMBERED.sub(lambda m: f"{RESNET_CHILDREN[int(m[2])]}.{m[3]}", k): v for k, v in state.items()}
+    return renamed(state, lambda k: NUMBERED.sub(lambda m: f"{RESNET_CHILDREN[int(m[2])]}.{m[3]}", k))
 
 
 def load_bit_arrays(model: Any, path: Path) -> tuple[str, ...]:

@@ -392,3 +392,19 @@ def test_no_tap_to_be_had() -> None:
     assert [t.name for t in export.taps] == ["output"]
     with pytest.raises(NotExportable, match="several inputs"):
         export_pytorch(from_factory((nets.Several(), {"size": 15}), "net.py:build"))
+
+
+@pytest.mark.parametrize(
+    ("rename", "names"),
+    [
+        ("without_module", ("features.module.0.weight", "features.0.weight")),
+        ("undotted_dense_layers", ("denselayer1.norm.1.weight", "denselayer1.norm1.weight")),
+        ("named_children", ("0.weight", "conv1.weight")),
+    ],
+)
+def test_published_weights_that_come_to_one_name_are_refused(rename: str, names: tuple[str, str]) -> None:
+    from geed_exporters.pytorch import published_weights
+
+    with pytest.raises(ExportError, match=rf"holds '{names[0]}' and '{names[1]}', which are both '{names[1]}' here"):
+        getattr(published_weights, rename)(dict.fromkeys(names, 0), None)
+    assert getattr(published_weights, rename)({names[0]: 7}, None) == {names[1]: 7}
