@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geed_onnx import estimators
 from geed_onnx.errors import MeasureError, UnknownName
 from geed_onnx.estimators import (
+    Calibration,
     Change,
     Deviations,
     Normaliser,
@@ -23,14 +23,23 @@ from geed_onnx.estimators import (
     interval,
     merge,
     normalisers,
+    normalising,
     spread,
     value_of,
 )
+from geed_onnx.estimators.normalising import SPAN
+from geed_onnx.estimators.values import _reference_means, leaving_out
 
 # ---- tables merge as sets ------------------------------------------------------------------------------------------
 
 #: What image i deviates by, for a group of order 3: shards of one measurement agree on it.
 TRUTH = np.random.default_rng(0).standard_normal((12, 3))
+
+
+def change_of(value: float, *blocks: np.ndarray) -> Change:
+    """The changes of images named by their place, one block after another."""
+    block = np.concatenate([np.full(len(part), b) for b, part in enumerate(blocks)])
+    return Change.of(value, tuple(f"{i:04}" for i in range(len(block))), np.concatenate(blocks), block)
 
 
 def shard(images: list[int]) -> Deviations:
@@ -142,12 +151,12 @@ def test_spread_is_the_mean_over_pairs(kind: str, n: int, shape: tuple[int, ...]
 
 @pytest.mark.parametrize("kind", ["l2", "cosine"])
 def test_spread_of_features_longer_than_a_span(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    features = points(4, (estimators.SPAN + 37,))
+    features = points(4, (SPAN + 37,))
     assert spread(features, kind).value == pytest.approx(loop_spread(kind, features), rel=1e-12)
     small = points(5, (41,))
     whole = spread(small, kind).value
     for span in (1, 7, 40, 41, 42):
-        monkeypatch.setattr(estimators, "SPAN", span)
+        monkeypatch.setattr(normalising, "SPAN", span)
         assert spread(small, kind).value == pytest.approx(whole, rel=1e-13)
 
 
@@ -261,10 +270,10 @@ def plain(sample: Deviations, optimum: float = 0.0, **parts: object) -> Tables:
 
 def test_the_jackknife_of_a_mean_is_the_standard_error() -> None:
     x = np.random.default_rng(1).gamma(2.0, size=30)
-    change = Change(float(x.mean()), ((x - x.mean()) / (len(x) - 1),))
+    change = change_of(float(x.mean()), (x - x.mean()) / (len(x) - 1))
     assert change.variance == pytest.approx(x.var(ddof=1) / len(x))
     assert change.degrees == pytest.approx(len(x) - 1)
-    found = estimators._change(plain(table_of(x)), lambda e, m, floor, null: e)
+    found = leaving_out(plain(table_of(x)), lambda e, m, floor, null: e)
     assert found.value == pytest.approx(x.mean())
     assert np.allclose(np.concatenate(found.blocks), change.blocks[0])
 
@@ -303,7 +312,7 @@ def test_the_interval_of_a_normalised_value_carries_the_uncertainty_of_m(name: s
         spread=m,
     )
     blocks = leave_one_out(sample, features, kind, name)
-    found = estimators._change(tables, lambda e, m, floor, null: tables.normaliser.apply(e, m), with_reference=False)
+    found = leaving_out(tables, lambda e, m, floor, null: tables.normaliser.apply(e, m), with_reference=False)
     assert found.value == pytest.approx(tables.normalised(scores.mean()))
     expected = [np.array(b) for b in blocks if b]
     assert len(found.blocks) == len(expected)
@@ -316,7 +325,7 @@ def test_the_interval_of_a_normalised_value_carries_the_uncertainty_of_m(name: s
     assert estimate.high is not None
     assert estimate.low < estimate.value < estimate.high
     # an interval that took M as known would be another
-    alone = interval(replace(found, blocks=(np.array([(s - scores.mean()) / 8 for s in scores]) / m.value,)), 0.95, 9)
+    alone = interval(change_of(found.value, np.array([(s - scores.mean()) / 8 for s in scores]) / m.value), 0.95, 9)
     assert (alone.low, alone.high) != (estimate.low, estimate.high)
 
 
@@ -355,7 +364,7 @@ def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bo
     assert found.value == pytest.approx(value(None), rel=1e-12)
     inside = np.array([value(None) - value(i) for i in sorted(reference)])
     outside = np.array([value(None) - value(i) for i in ids if i not in reference])
-    expected = interval(Change(value(None), (inside, outside)), 0.95, n)
+    expected = interval(change_of(value(None), inside, outside), 0.95, n)
     assert found.low == pytest.approx(expected.low, rel=1e-9)
     assert found.high == pytest.approx(expected.high, rel=1e-9)
 
@@ -423,7 +432,7 @@ def test_coverage_on_a_normal_sample(level: float) -> None:
     rng = np.random.default_rng(6)
     hits, repeats, n = 0, 600, 25
     for x in rng.normal(2.0, 1.0, size=(repeats, n)):
-        found = interval(Change(float(x.mean()), ((x - x.mean()) / (n - 1),)), level, n)
+        found = interval(change_of(float(x.mean()), (x - x.mean()) / (n - 1)), level, n)
         assert found.low is not None
         assert found.high is not None
         hits += found.low <= 2.0 <= found.high
@@ -460,7 +469,7 @@ def test_estimates_do_not_depend_on_order_to_the_last_bit() -> None:
 
 def calibrated_at(
     share: float, name: str = "none", level: float = 0.95, features: dict[str, np.ndarray] | None = None
-) -> estimators.Calibration:
+) -> Calibration:
     """Tables whose value lies at `share` of the way from floor to null."""
     rng = np.random.default_rng(8)
     noise = rng.uniform(-0.01, 0.01, size=(6, 8))
@@ -548,9 +557,9 @@ def test_reference_levels_follow_the_reference_order_not_the_ids() -> None:
     null = Deviations.of(["a", "b", "c"], np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
     place = {"a": 0, "b": 1, "c": 2, "d": 3}
     tables = plain(Deviations.of(list("abcd"), np.zeros((4, 2))), null=null, reference=("c", "a", "b"))
-    mean, without = estimators._reference_means(null, tables, place, own_row=False)
+    mean, without = _reference_means(null, tables, place, own_row=False)
     assert mean == 3.5
     # c: [5, 6 from a], a: [1, 2 from b], b: [3, 4 from c]
     assert without.tolist() == [np.mean([5, 3, 4]), np.mean([5, 6, 1]), np.mean([1, 2, 3]), 3.5]
-    mean, without = estimators._reference_means(null, tables, place, own_row=True)
+    mean, without = _reference_means(null, tables, place, own_row=True)
     assert without.tolist() == [4.5, 3.5, 2.5, 3.5]

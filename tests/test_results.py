@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geed_onnx import results as module
+from geed_onnx.results import lines as module
 from geed_onnx.errors import DataError, GeedError, UsageError
 from geed_onnx.results import SCHEMA, Result, finite, from_json, read_results, writable, write_results
 

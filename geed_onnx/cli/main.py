@@ -143,6 +143,15 @@ def constants_of(texts: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-from geed_onnx.cli import demo, listing, measuring, models  # noqa: E402  the commands register themselves
+from geed_onnx.cli import (  # noqa: E402  the commands register themselves
+    comparing,
+    demo,
+    gating,
+    listing,
+    measuring,
+    models,
+    reporting,
+    running,
+)
 
-__all__ = ["demo", "listing", "main", "measuring", "models"]
+__all__ = ["comparing", "demo", "gating", "listing", "main", "measuring", "models", "reporting", "running"]

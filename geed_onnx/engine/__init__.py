@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from geed_onnx.engine.keys import cell_key, plan_facts
 from geed_onnx.engine.passes import Batch, Runner, batch_of, batches, in_order, mixed
 from geed_onnx.engine.plan import Plan, Progress, Settings, make_plan
 from geed_onnx.engine.record import record
@@ -24,7 +25,7 @@ from geed_onnx.engine.tally import Tally, TapDigest
 from geed_onnx.errors import DataError
 from geed_onnx.estimators import Deviations
 from geed_onnx.groups import Group
-from geed_onnx.results import Result
+from geed_onnx.results import CellTables, Result
 from geed_onnx.sessions import RuntimeOptions
 from geed_onnx.sources import Fingerprint, plausible
 from geed_onnx.variants import Variant
@@ -37,10 +38,15 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Measured:
-    """A Result and the table of deviations it is a function of."""
+    """A Result and the tables it is a function of."""
 
     result: Result
-    deviations: Deviations
+    tables: CellTables
+
+    @property
+    def deviations(self) -> Deviations:
+        """m(f(gx), ρ(g) f̂(x)) by image and element."""
+        return self.tables.deviations
 
 
 def measure(
@@ -152,12 +158,12 @@ def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify
     """Measure what `make_plan` settled; the deviations come with the results."""
     extra = [i for i in plan.spread_indices if i not in set(plan.indices)]
     runner = Runner(plan, progress, len(plan.indices) * plan.group.order + len(extra))
-    prints = Fingerprint()
+    prints, points = Fingerprint(), Fingerprint()
     with ThreadPoolExecutor(plan.session.facts.workers) as executor:
         tally = Tally(plan)
         try:
             count, warnings = _sample(plan, runner, tally, executor, prints)
-            _points(plan, runner, tally, tuple(extra))
+            _points(plan, runner, tally, tuple(extra), points)
             if plan.settings.floor:
                 _floors(plan, runner, tally)
             facts = plan.session.facts
@@ -169,11 +175,14 @@ def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify
             data |= {"preprocessing": plan.feed.preprocessing.to_json() if plan.feed.preprocessing else "as is"}
             data |= {"mask": "disc" if plan.settings.mask else None}
             runtime = {**facts.to_json(), "batch": runner.rows, "geed_onnx": _version()}
-            return [
-                Measured(record(plan, gathered, cell, tuple(tally.reference_ids), data, runtime, notes), cell.table())
-                for gathered in tally.gathered
-                for cell in gathered.cells
-            ]
+            known = plan_facts(plan, prints.merge(points).hexdigest())
+            found = []
+            for gathered in tally.gathered:
+                for cell in gathered.cells:
+                    key = cell_key(known, plan, cell.target, cell.variant)
+                    reference = tuple(tally.reference_ids)
+                    found.append(Measured(*record(plan, gathered, cell, reference, data, runtime, notes, key)))
+            return found
         finally:
             tally.close()
 
@@ -238,10 +247,11 @@ def _joined(rows: list[Array]) -> Array:
     return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
 
-def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...]) -> None:
+def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...], prints: Fingerprint) -> None:
     """Run the spread points outside the sample, un-transformed."""
     for batch in batches(plan.images(indices), runner.rows or 32):
         tally.add_points(batch.ids, runner.run(batch.x))
+        prints.add_all(batch.ids, batch.raw)
 
 
 def _floors(plan: Plan, runner: Runner, tally: Tally) -> None:

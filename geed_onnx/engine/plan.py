@@ -83,6 +83,10 @@ class Plan:
     settings: Settings
     metadata: Mapping[str, str] = field(default_factory=dict)
     skip_bad: bool = False
+    input: str | None = None
+    """the model's input that the group acts on"""
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    """what the other inputs are given"""
     notes: tuple[str, ...] = ()
     """what of the file's own declarations was left aside"""
 
@@ -275,6 +279,7 @@ def make_plan(
         picked = chosen_variants(variants, targets)
         session: Session = open_session(file.graph, chosen, file.port, runtime)
         facts = {"path": os.fspath(model), "sha256": file_sha256(file.graph), "producer": file.graph.producer}
+        image, constants = name, runtime.constants
         feed, metadata, notes = file.feed, file.graph.metadata, declaration_problems(file.graph)
     else:
         if not hasattr(model, "run"):
@@ -299,6 +304,7 @@ def make_plan(
         targets = callable_targets(outputs, taps)
         picked = chosen_variants(variants, targets)
         session, metadata, notes = model, {}, ()
+        image, constants = None, {}
         facts = {"path": None, "sha256": None, "producer": model.facts.provider}
     indices, spread = draw_indices(source, settings)
     return Plan(
@@ -317,6 +323,8 @@ def make_plan(
         settings=settings,
         metadata=metadata,
         skip_bad=skip_bad,
+        input=image,
+        constants=constants,
         notes=notes,
     )
 

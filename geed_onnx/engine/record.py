@@ -17,10 +17,12 @@ from geed_onnx.estimators import (
     Spread,
     Tables,
     calibrated,
+    calibrated_change,
     spread,
+    value_change,
     value_of,
 )
-from geed_onnx.results import Result, finite
+from geed_onnx.results import CellTables, Result, finite
 
 
 def record(
@@ -31,8 +33,9 @@ def record(
     data: Mapping[str, Any],
     runtime: Mapping[str, Any],
     notes: tuple[str, ...],
-) -> Result:
-    """Return the Result of one cell."""
+    key: str | None,
+) -> tuple[Result, CellTables]:
+    """Return the Result of one cell, and what it is made of."""
     table = cell.table()
     m = _spread(cell, gathered)
     tables = Tables(
@@ -46,12 +49,12 @@ def record(
         reference=reference,
     )
     reason = cell.reason or _no_value(tables, table)
-    common = _common(plan, gathered, cell, data, runtime, (*notes, *_notes(gathered, cell)))
+    common = _common(plan, gathered, cell, data, runtime, (*notes, *_notes(gathered, cell))) | {"key": key}
     if reason is not None:
-        return Result(**common, **_without_value(plan, tables), reason=reason)
+        return Result(**common, **_without_value(plan, tables), reason=reason), CellTables(table)
     estimate = value_of(tables, plan.settings.level)
     calibration = calibrated(tables, plan.settings.level, cell.variant.m.resolution)
-    return Result(
+    result = Result(
         **common,
         **_estimate(estimate),
         **_levels(tables),
@@ -59,6 +62,8 @@ def record(
         per_element=tuple(tables.normalised(float(v)) for v in table.per_element),
         reason=calibration.reason,
     )
+    changes = value_change(tables), calibrated_change(tables) if calibration.estimate is not None else None
+    return result, CellTables(table, *changes)
 
 
 def _spread(cell: Cell, gathered: Gathered) -> Spread | None:

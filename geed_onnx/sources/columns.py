@@ -86,7 +86,7 @@ def fetched(cell: Encoded) -> bytes | Path:
     place = str(cell.place)
     if "://" not in place:
         return Path(place)
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         with fsspec.open(place, "rb") as file:

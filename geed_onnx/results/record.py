@@ -1,17 +1,14 @@
-"""The record: a frozen `Result`, one JSON line each (schema `geed-result/1`), read back exactly as it was written."""
+"""The record: a frozen `Result`, one JSON line each, read back exactly as it was written."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
-from geed_onnx.errors import DataError, GeedError, UsageError
+from geed_onnx.errors import DataError
 
 SCHEMA = "geed-result/1"
 
@@ -24,7 +21,7 @@ class Result:
     """
 
     model: Mapping[str, Any]
-    """path, sha256, producer"""
+    """path, sha256, producer; from a suite also name, and where they are given family, seed, step"""
     data: Mapping[str, Any]
     """uri, fingerprint (of the images used), samples, preprocessing"""
     group: Mapping[str, Any]
@@ -78,7 +75,16 @@ class Result:
     spread_samples: int | None = None
     reference_samples: int = 0
     notes: tuple[str, ...] = ()
+    key: str | None = None
+    """hash of everything the number depends on; equal keys, equal numbers (None for a model that is no file)"""
+    failed: bool = False
+    """whether the cell could not be measured at all: `reason` is then the error"""
     schema: str = field(default=SCHEMA)
+
+    @property
+    def label(self) -> str:
+        """What the model is called: its name in the suite, else its path."""
+        return str(self.model.get("name") or self.model.get("path"))
 
     def to_json(self) -> str:
         """Return the line (without its end), strict JSON; floats are written so that they read back exactly."""
@@ -109,76 +115,6 @@ def from_json(line: str) -> Result:
         return Result(**{k: v for k, v in values.items() if k in known})
     except TypeError as error:
         raise DataError(f"the result line is incomplete or malformed: {error}") from None
-
-
-def read_results(path: str | os.PathLike[str]) -> Iterator[Result]:
-    """Yield the results of a JSON Lines file.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or a line is not a Result; the line's number is named.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"cannot read results from {os.fspath(path)!r}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise DataError(f"cannot read results from {os.fspath(path)!r}: expected JSON Lines in UTF-8 text") from None
-    # not splitlines(): U+2028, U+0085 and the like may stand unescaped within a JSON string
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield from_json(line)
-            except DataError as error:
-                raise DataError(f"{os.fspath(path)}, line {number}: {error}") from None
-
-
-def writable(path: str | os.PathLike[str]) -> Path:
-    """Return the path if a file can be written there, so that nothing is measured in vain.
-
-    Raises
-    ------
-    UsageError
-        If the folder is missing or not writable, or the path is a folder.
-    """
-    target = Path(path)
-    if target.is_dir():
-        raise UsageError(f"cannot write results to {os.fspath(path)!r}: it is a folder; give a file name in it")
-    if not target.parent.is_dir():
-        raise UsageError(f"cannot write results to {os.fspath(path)!r}: there is no folder {str(target.parent)!r}")
-    if not os.access(target.parent, os.W_OK) or (target.exists() and not os.access(target, os.W_OK)):
-        raise UsageError(f"cannot write results to {os.fspath(path)!r}: permission denied")
-    return target
-
-
-def write_results(path: str | os.PathLike[str], results: Iterable[Result]) -> None:
-    """Write JSON Lines whole or not at all: to a temporary file beside it, fsynced, then renamed over."""
-    target = writable(path)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    except OSError as error:
-        raise UsageError(f"cannot write results to {os.fspath(path)!r}: {error.strerror}") from None
-    try:
-        # a path that is no UTF-8 holds lone surrogates: escaped, they are JSON and read back as they were
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            for result in results:
-                file.write(result.to_json() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise GeedError(f"cannot write results to {os.fspath(path)!r}: {error.strerror}") from None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def finite(value: float | None) -> float | None:

@@ -1,0 +1,1 @@
+"""Many cells: run, killed, resumed; on processes, devices or a cluster; every line written the moment it is known."""

@@ -1,0 +1,1 @@
+"""`geed-onnx compare`."""

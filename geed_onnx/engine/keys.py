@@ -1,0 +1,84 @@
+"""A cell's key: a hash of everything its number depends on, and of nothing else.
+
+Not of paths, addresses or names, of batch size, threads or workers, nor of which other taps were drawn off with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from geed_onnx.actions import Declared
+from geed_onnx.engine.plan import Plan, Target
+from geed_onnx.results import SCHEMA
+from geed_onnx.variants import Variant
+
+
+def plan_facts(plan: Plan, drawn: str) -> dict[str, Any] | None:
+    """Return what all cells of a plan depend on, as JSON; None where the model is no file.
+
+    `drawn` is the fingerprint of every image the plan reads, the sample's and the spread points'.
+    """
+    if plan.model.get("sha256") is None:
+        return None
+    settings = plan.settings
+    feed = plan.feed
+    return {
+        "schema": SCHEMA,
+        "model": plan.model["sha256"],
+        "input": plan.input,
+        "constants": {name: _hashed(value) for name, value in sorted(plan.constants.items())},
+        "data": drawn,
+        "preprocessing": feed.preprocessing.to_json() if feed.preprocessing else "as is",
+        "layout": feed.layout,
+        "group": plan.group.name,
+        "samples": len(plan.indices),
+        "order": settings.samples == "all",
+        "reference_samples": settings.reference_samples,
+        "seed": settings.seed,
+        "level": settings.level,
+        "floor": settings.floor,
+        "mask": settings.mask,
+        "provider": plan.session.facts.provider,
+        "tf32": plan.session.facts.tf32,
+    }
+
+
+def cell_key(facts: Mapping[str, Any] | None, plan: Plan, target: Target, variant: Variant) -> str | None:
+    """Return the key of one (tap, variant) of the plan."""
+    if facts is None:
+        return None
+    act = plan.acts.get(target.name, variant.action)
+    return hashed(
+        {
+            **facts,
+            "tap": [target.name, target.kind, target.layout, target.logits],
+            "action": _declared(act) if isinstance(act, Declared) else act,
+            "variant": [variant.name, variant.distance, variant.normaliser],
+            "spread_samples": len(plan.spread_indices) if variant.scale.spread else None,
+        }
+    )
+
+
+def hashed(facts: Mapping[str, Any]) -> str:
+    """Return the SHA-256, in hexadecimal, of facts as JSON with sorted names."""
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _declared(act: Declared) -> dict[str, Any]:
+    return {
+        "group": act.group.name,
+        "fields": [[f.count, [_hashed(image) for image in f.images]] for f in act.fields],
+        "pixels": act.pixels,
+        "order": act.order,
+    }
+
+
+def _hashed(value: Any) -> str:
+    array = np.ascontiguousarray(value)
+    return hashlib.sha256(repr((array.dtype.str, array.shape)).encode() + array.tobytes()).hexdigest()

@@ -1,0 +1,36 @@
+"""From deviations to numbers: tables keyed by image, the spread M, jackknife intervals, calibration.
+
+Every statistic here is a pure function of tables keyed by image id, sorted by id before anything is added up, so that
+it does not depend, to the last bit, on batch size, order, shards or workers.  The unit of uncertainty is the image.
+"""
+
+from __future__ import annotations
+
+from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
+from geed_onnx.estimators.intervals import AROUND, METHOD, REFERENCE, SAMPLE, Change, Estimate, interval
+from geed_onnx.estimators.normalising import Normaliser, Spread, normalisers, spread
+from geed_onnx.estimators.values import Calibration, Tables, calibrated, calibrated_change, value_change, value_of
+
+__all__ = [
+    "AROUND",
+    "METHOD",
+    "REFERENCE",
+    "SAMPLE",
+    "Array",
+    "Calibration",
+    "Change",
+    "Deviations",
+    "Estimate",
+    "Floats",
+    "Normaliser",
+    "Spread",
+    "Tables",
+    "calibrated",
+    "calibrated_change",
+    "interval",
+    "merge",
+    "normalisers",
+    "spread",
+    "value_change",
+    "value_of",
+]
