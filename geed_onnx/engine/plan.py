@@ -235,6 +235,25 @@ def declared_action(tap: str, declared: object) -> str | Declared:
         ) from error
 
 
+@dataclass(frozen=True)
+class Opened:
+    """A model that runs on some data: what does not depend on the group, the variants or the sample."""
+
+    session: Session
+    model: Mapping[str, Any]
+    source: Source
+    feed: Feed
+    shape: tuple[int, ...]
+    """of what the group acts on"""
+    targets: tuple[Target, ...]
+    explicit: bool
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    skip_bad: bool = False
+    input: str | None = None
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
 def make_plan(
     model: Any,
     data: Any,
@@ -255,77 +274,156 @@ def make_plan(
 ) -> Plan:
     """Settle all that can be settled before the forward passes; whatever is wrong with the request shows here."""
     group = parse_group(group) if isinstance(group, str) else group
-    if isinstance(model, (str, os.PathLike)):
-        from geed_onnx.taps import read_graph
 
-        # before the data, because the model is named first
-        graph = read_graph(os.fspath(model))
+    def source() -> Source:
+        # opened when it is its turn: the model is named first
         if isinstance(data, (str, os.PathLike)):
-            data = open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
-        source = open_data(data)
-        file, source = prepare_file(graph, source, input=input, layout=layout, flags=preprocessing, mask=settings.mask)
-        from geed_onnx.sessions import open_session
-        from geed_onnx.taps import choose_taps, declaration_problems, file_sha256, resolve_taps
+            return open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
+        return open_data(data)
 
-        name = file.port.name
-        chosen = resolve_taps(file.graph, taps, input=name) if taps else choose_taps(file.graph, input=name)
-        if not chosen:
-            raise MeasureError(
-                f"{os.fspath(model)}: no stage, latent or scores were found in the graph; name tensors with --tap"
-                " (geed-onnx taps lists them)"
-            )
-        targets = targets_of(chosen, layout)
-        acting = within_disc(input_action(group, file.shape), settings.mask)
-        picked = chosen_variants(variants, targets)
-        session: Session = open_session(file.graph, chosen, file.port, runtime)
-        facts = {"path": os.fspath(model), "sha256": file_sha256(file.graph), "producer": file.graph.producer}
-        image, constants = name, runtime.constants
-        feed, metadata, notes = file.feed, file.graph.metadata, declaration_problems(file.graph)
-    else:
-        if not hasattr(model, "run"):
-            if not callable(model):
-                raise UsageError(f"model: expected a path, a Session or a callable, got {type(model).__name__}")
-            model = CallableSession(model, getattr(model, "__name__", "callable"))
-        source = (
-            open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
-            if isinstance(data, (str, os.PathLike))
-            else open_data(data)
+    if isinstance(model, (str, os.PathLike)):
+        opened = open_file(
+            os.fspath(model),
+            source,
+            taps=taps,
+            input=input,
+            layout=layout,
+            preprocessing=preprocessing,
+            mask=settings.mask,
+            runtime=runtime,
+            skip_bad=skip_bad,
+            fits=lambda shape: input_action(group, shape),
+            suits=lambda targets: chosen_variants(variants, targets),
         )
-        if not source.as_is:
-            raise UsageError("a model that is no file has no declared input: give arrays that are its input")
-        raw = first_raw(source)
-        feed = Feed(None, layout, raw.dtype.name, settings.mask)
-        first = feed.prepare(raw)
-        acting = within_disc(input_action(group, first.shape), settings.mask)
-        try:
-            outputs = model.run(feed.model_input(first[None]))
-        except MemoryError as error:
-            raise OutOfMemory(f"not even one row fits into memory ({error})") from error
-        targets = callable_targets(outputs, taps)
-        picked = chosen_variants(variants, targets)
-        session, metadata, notes = model, {}, ()
-        image, constants = None, {}
-        facts = {"path": None, "sha256": None, "producer": model.facts.provider}
-    indices, spread = draw_indices(source, settings)
+    else:
+        opened = _open_callable(
+            model, source(), taps, layout, settings.mask, skip_bad, lambda shape: input_action(group, shape)
+        )
+    return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings)
+
+
+def plan_of(
+    opened: Opened,
+    group: Group,
+    *,
+    variants: Sequence[str | Variant] | None,
+    acts: Mapping[str, str | Mapping[str, Any]] | None,
+    declared: bool,
+    settings: Settings,
+) -> Plan:
+    """Return the plan for one group and sample of a model that was opened on its data."""
+    picked = chosen_variants(variants, opened.targets)
+    indices, spread = draw_indices(opened.source, settings)
     return Plan(
-        session=session,
-        model=facts,
-        source=source,
+        session=opened.session,
+        model=opened.model,
+        source=opened.source,
         indices=indices,
-        spread_indices=spread if _wants_spread(picked, targets) else (),
+        spread_indices=spread if _wants_spread(picked, opened.targets) else (),
         group=group,
-        acting=acting,
-        feed=feed,
-        targets=targets,
-        explicit=taps is not None,
+        acting=within_disc(input_action(group, opened.shape), settings.mask),
+        feed=opened.feed,
+        targets=opened.targets,
+        explicit=opened.explicit,
         variants=picked,
-        acts=chosen_acts(acts, targets, declared=declared),
+        acts=chosen_acts(acts, opened.targets, declared=declared),
         settings=settings,
-        metadata=metadata,
+        metadata=opened.metadata,
+        skip_bad=opened.skip_bad,
+        input=opened.input,
+        constants=opened.constants,
+        notes=opened.notes,
+    )
+
+
+def _anything(of: Any) -> None:
+    """Check nothing."""
+
+
+def open_file(
+    model: str,
+    data: Callable[[], Source],
+    *,
+    taps: Sequence[str] | None,
+    input: str | None,
+    layout: str | None,
+    preprocessing: Mapping[str, Any],
+    mask: bool,
+    runtime: RuntimeOptions,
+    skip_bad: bool,
+    fits: Callable[[tuple[int, ...]], object] = _anything,
+    suits: Callable[[tuple[Target, ...]], object] = _anything,
+) -> Opened:
+    """Open an ONNX file on the images of `data`, which is called once the file was read.
+
+    `fits` and `suits` are asked before the session is opened, since that takes longest: they raise for a shape that a
+    group cannot act on, and for targets that no variant is for.
+    """
+    from geed_onnx.sessions import open_session
+    from geed_onnx.taps import choose_taps, declaration_problems, file_sha256, read_graph, resolve_taps
+
+    # before the data, because the model is named first
+    graph = read_graph(model)
+    file, source = prepare_file(graph, data(), input=input, layout=layout, flags=preprocessing, mask=mask)
+    name = file.port.name
+    chosen = resolve_taps(file.graph, taps, input=name) if taps else choose_taps(file.graph, input=name)
+    if not chosen:
+        raise MeasureError(
+            f"{model}: no stage, latent or scores were found in the graph; name tensors with --tap"
+            " (geed-onnx taps lists them)"
+        )
+    targets = targets_of(chosen, layout)
+    fits(file.shape)
+    suits(targets)
+    return Opened(
+        session=open_session(file.graph, chosen, file.port, runtime),
+        model={"path": model, "sha256": file_sha256(file.graph), "producer": file.graph.producer},
+        source=source,
+        feed=file.feed,
+        shape=file.shape,
+        targets=targets,
+        explicit=bool(taps),
+        metadata=file.graph.metadata,
         skip_bad=skip_bad,
-        input=image,
-        constants=constants,
-        notes=notes,
+        input=name,
+        constants=runtime.constants,
+        notes=tuple(declaration_problems(file.graph)),
+    )
+
+
+def _open_callable(
+    model: Any,
+    source: Source,
+    taps: Sequence[str] | None,
+    layout: str | None,
+    mask: bool,
+    skip_bad: bool,
+    fits: Callable[[tuple[int, ...]], object],
+) -> Opened:
+    """Open a Session, or a Python callable as one."""
+    if not hasattr(model, "run"):
+        if not callable(model):
+            raise UsageError(f"model: expected a path, a Session or a callable, got {type(model).__name__}")
+        model = CallableSession(model, getattr(model, "__name__", "callable"))
+    if not source.as_is:
+        raise UsageError("a model that is no file has no declared input: give arrays that are its input")
+    raw = first_raw(source)
+    feed = Feed(None, layout, raw.dtype.name, mask)
+    first = feed.prepare(raw)
+    fits(first.shape)
+    try:
+        outputs = model.run(feed.model_input(first[None]))
+    except MemoryError as error:
+        raise OutOfMemory(f"not even one row fits into memory ({error})") from error
+    return Opened(
+        session=model,
+        model={"path": None, "sha256": None, "producer": model.facts.provider},
+        source=source,
+        feed=feed,
+        shape=first.shape,
+        targets=callable_targets(outputs, taps),
+        explicit=taps is not None,
+        skip_bad=skip_bad,
     )
 
 
