@@ -18,12 +18,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class GeedError(Exception):
-    """Root of the tree; `exit_code` is what the command line ends with."""
+    """Root of the tree; `exit_code` is what the command line ends with.
+
+    Every error of the tree comes through pickle as it is, whatever its class asks for to be made: workers send them.
+    """
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args), self.__dict__ or None
 
 
 class UsageError(GeedError):
@@ -66,6 +73,11 @@ class OutOfMemory(SessionError):
 
 class MeasureError(GeedError):
     """The model ran, but no honest number comes of it (NaN, Inf, an empty sample)."""
+
+
+def _again(kind: type[GeedError], args: tuple[Any, ...]) -> GeedError:
+    """Make an error of what it was made to hold, not of what it was made from."""
+    return kind.__new__(kind, *args)
 
 
 def suggestion(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,6 @@ from geed_onnx.cli.main import (
     input_options,
     main,
     one_of,
-    pair,
     pairs,
     samples_of,
 )
@@ -27,6 +25,7 @@ from geed_onnx.errors import UsageError
 
 if TYPE_CHECKING:
     from geed_onnx.engine.plan import Progress
+    from geed_onnx.gates import Threshold
     from geed_onnx.results import Result
 
 CROSSED = 3
@@ -158,68 +157,59 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def limits_of(texts: Sequence[str], chosen: Sequence[str]) -> dict[str, float]:
-    """Return {variant: threshold} of `--fail-above V=X`.
+def limits_of(texts: Sequence[str], chosen: Sequence[str]) -> list[Threshold]:
+    """Return the thresholds of `--fail-above`, as `geed_onnx.gates.parse_threshold` reads them.
 
     Raises
     ------
     UsageError
-        If a limit is malformed, given twice, or for a variant that is not among those `chosen` with --variant.
+        If a limit is malformed, given twice, relative, or for a variant that is not among those `chosen`.
     """
+    if not texts:
+        return []
     from geed_onnx.engine.plan import PAPER
+    from geed_onnx.gates import parse_threshold
     from geed_onnx.variants import parse_variant
 
-    measured = [parse_variant(name).name for name in chosen or PAPER] if texts else []
-    limits: dict[str, float] = {}
+    measured = [parse_variant(name).name for name in chosen or PAPER]
+    limits: dict[str, Threshold] = {}
     for text in texts:
-        written, value = pair(text, "--fail-above", "VARIANT=NUMBER")
-        name = parse_variant(written).name
-        try:
-            most = float(value)
-        except ValueError:
-            most = math.nan
-        if math.isnan(most):  # nothing is above NaN: it would pass every model
-            raise UsageError(f"--fail-above {text!r}: expected VARIANT=NUMBER, got {value!r} as the number")
-        if name in limits:
-            raise UsageError(f"--fail-above {text!r}: {name} has a limit already; give one")
-        if name not in measured:
+        limit = parse_threshold(text, "--fail-above")
+        if limit.relative:
+            raise UsageError(
+                f"--fail-above {text!r}: a limit relative to a baseline is held by geed-onnx gate, with --baseline;"
+                " measure takes a number"
+            )
+        if limit.subject in limits:
+            raise UsageError(f"--fail-above {text!r}: {limit.subject} has a limit already; give one")
+        if limit.variant not in measured:
             raise UsageError(
                 f"--fail-above {text!r}: that variant is not measured ({', '.join(measured)} are);"
-                f" add --variant {written}"
+                f" add --variant {limit.variant}"
             )
-        limits[name] = most
-    return limits
+        limits[limit.subject] = limit
+    return list(limits.values())
 
 
-def above(results: Sequence[Result], limits: dict[str, float]) -> list[str]:
-    """Return a line for every value that is above its limit, its whole interval considered.
-
-    A value counts as above when the lower end of its interval is, so that noise does not cross a threshold; a value
-    that could not be computed crosses it too, because nothing shows that it holds.
+def above(results: Sequence[Result], limits: Sequence[Threshold]) -> list[str]:
+    """Return a line for every value that is above its limit, its whole interval considered (`geed_onnx.gates.judge`).
 
     Raises
     ------
     UsageError
-        If no tap was measured in a variant that has a limit.
+        If no tap was measured in a variant that has a limit, or none of the name that a limit is for.
     """
+    from geed_onnx.gates import judge
     from geed_onnx.variants import parse_variant
 
-    lines = []
-    for name, most in limits.items():
-        measured = [r for r in results if r.variant == name]
-        if not measured:
-            kind = parse_variant(name).kind
+    for limit in limits:
+        if not any(r.variant == limit.variant for r in results):
+            kind = parse_variant(limit.variant).kind
             raise UsageError(
-                f"--fail-above {name}={most:g}: none of the taps is a {kind}, so nothing was held against it; name one"
+                f"--fail-above {limit.text}: none of the taps is a {kind}, so nothing was held against it; name one"
                 f" with --tap NAME:{kind}"
             )
-        for r in measured:
-            least = r.value if r.low is None else r.low
-            if least is None:
-                lines.append(f"{name} of {r.tap['name']} has no value to hold against {most:g}: {r.reason}")
-            elif least > most:
-                lines.append(f"{name} of {r.tap['name']} is {r.value:.6g} (at least {least:.6g}), above {most:g}")
-    return lines
+    return [judged.message for judged in judge(results, limits).crossed]
 
 
 def show(results: Sequence[Result], *, as_json: bool) -> None:
@@ -243,7 +233,7 @@ def until_closed() -> Iterator[None]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress | None]:
+def progress_bar(what: str = "forward passes") -> Iterator[Progress | None]:
     """Yield a progress callback that draws on stderr, on a terminal only."""
     if not sys.stderr.isatty():
         yield None
@@ -251,7 +241,7 @@ def progress_bar() -> Iterator[Progress | None]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("forward passes"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("passes", total=None)
         last = 0.0

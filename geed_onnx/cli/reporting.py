@@ -1,1 +1,195 @@
 """`geed-onnx report`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from geed_onnx.cli.door import say, warn
+from geed_onnx.cli.gating import in_suite
+from geed_onnx.cli.main import constants_of, main
+from geed_onnx.errors import GeedError, UsageError
+
+if TYPE_CHECKING:
+    from geed_onnx.engine.gallery import Gallery, Reopen
+    from geed_onnx.gates import Threshold, Verdict
+    from geed_onnx.reports.page import Section
+    from geed_onnx.results import Collection, Result
+
+
+@main.command(short_help="One self-contained page of a run: charts, images, tables, provenance.")
+@click.argument("results", nargs=-1, required=True, type=click.Path(), metavar="DIR|FILE.jsonl…")
+@click.option("-o", "--output", required=True, metavar="PAGE.html", type=click.Path(), help="Write the page there.")
+@click.option("--figures", metavar="DIR", type=click.Path(), help="Write static PNG and SVG figures there too.")
+@click.option("--no-gallery", is_flag=True, help="Leave out images and feature maps, which run the models again.")
+@click.option("--tap", metavar="NAME", help="The map whose channels the gallery shows.  [default: the last]")
+@click.option("--title", metavar="TEXT", help="Of the page.  [default: the suite's]")
+@click.option(
+    "--fail-above",
+    multiple=True,
+    metavar="[TAP@][calibrated:]V=X",
+    help="A limit to judge on the page, beside those of the suite; the exit code stays 0 (see gate).",
+)
+@click.option("--baseline", metavar="DIR|FILE.jsonl", type=click.Path(), help="What relative limits are held against.")
+def report(results: Sequence[str], output: str, figures: str | None, no_gallery: bool, tap: str | None,
+           title: str | None, fail_above: Sequence[str], baseline: str | None) -> None:  # fmt: skip
+    """Write the results of runs or files as one HTML page that opens from disk and asks for nothing.
+
+    \b
+    geed-onnx report runs/digits -o page.html
+    geed-onnx report fp32.jsonl int8.jsonl -o page.html --title 'int8 beside fp32'
+    geed-onnx report runs/digits -o page.html --figures figures/
+    """
+    from geed_onnx.gates import parse_threshold
+    from geed_onnx.reports import figures as drawing
+    from geed_onnx.reports.page import page_target, write_page
+    from geed_onnx.results import open_results
+
+    page_target(output)
+    if figures is not None:
+        drawing.figures_target(figures)
+    given = [parse_threshold(text, "--fail-above") for text in fail_above]
+    found = [open_results(path) for path in results]
+    verdict, unjudged = judged(found, given, baseline)
+    sections, reasons = ((), ()) if no_gallery else gallery_of(found, tap)
+    for reason in [*([f"the thresholds could not be judged: {unjudged}"] if unjudged else []), *reasons]:
+        warn(reason)
+    whole = together(found)
+    write_page(whole, output, sections=sections, verdict=verdict, unjudged=unjudged, title=title)
+    say("page", f"{output} ({os.path.getsize(output) / 1e6:.1f} MB)")
+    if figures is not None:
+        for path in drawing.write_figures(whole, figures):
+            say("figure", path)
+
+
+def together(found: Sequence[Collection]) -> Collection:
+    """Return several runs or files as one, each result as it was."""
+    from geed_onnx.results import Collection
+
+    if len(found) == 1:
+        return found[0]
+    return Collection(
+        ", ".join(c.uri for c in found),
+        tuple(r for c in found for r in c.results),
+        run={c.uri: c.run for c in found if c.run},
+        suite="\n".join(f"# {c.uri}\n{c.suite}" for c in found if c.suite) or None,
+    )
+
+
+def judged(
+    found: Sequence[Collection], given: Sequence[Threshold], baseline: str | None
+) -> tuple[Verdict | None, str | None]:
+    """Hold each run against its own suite's thresholds, and all of them against the given ones.
+
+    Returns the verdict, and why there is none: a suite whose thresholds cannot be judged here keeps no page from being
+    written, but it is said on it.  What is wrong with the given ones is an error.
+    """
+    from geed_onnx.gates import Verdict, judge
+    from geed_onnx.results import open_results
+
+    base = open_results(baseline) if baseline is not None else None
+    verdicts = []
+    reason = None
+    for one in found:
+        try:
+            suite = in_suite(one)
+            if not suite.thresholds:
+                continue
+            place = _from(one, suite.root, suite.baseline)
+            relative = any(t.relative for t in suite.thresholds)
+            against = base or (open_results(place) if relative and place is not None else None)
+            verdicts.append(judge(one.results, suite.thresholds, baseline=against, current=one))
+        except GeedError as error:
+            reason = reason or str(error)
+    if given:
+        whole = together(found)
+        verdicts.append(judge(whole.results, given, baseline=base, current=found[0] if len(found) == 1 else None))
+    if not verdicts:
+        return None, reason
+    baselines = {v.baseline for v in verdicts if v.baseline}
+    parts = tuple(j for v in verdicts for j in v.judged), tuple(r for v in verdicts for r in v.failed)
+    return Verdict(*parts, ", ".join(sorted(baselines)) or None), reason
+
+
+def _from(one: Collection, root: str | None, place: str | None) -> str | None:
+    """Return where a path of a run's suite is: from the suite's root if it is there, else as it is."""
+    if place is None or "://" in place:
+        return place
+    there = os.path.normpath(os.path.join(one.uri, root or "", place))
+    return there if os.path.exists(there) else place
+
+
+def gallery_of(found: Sequence[Collection], tap: str | None) -> tuple[Sequence[Section], Sequence[str]]:
+    """Return the sections with images and feature maps, and what could not be shown.
+
+    Raises
+    ------
+    UsageError
+        If no result is of the tap asked for.
+    """
+    from geed_onnx.engine.gallery import Gallery, make_gallery
+    from geed_onnx.reports.page.gallery import render_gallery
+
+    made: list[Gallery] = []
+    reasons: list[str] = []
+    for one in found:
+        try:
+            made.append(make_gallery(one, tap=tap, reopen=reopening(one)))
+        except UsageError:
+            if tap is not None:
+                raise
+        except GeedError as error:
+            reasons.append(f"no gallery of {one.uri}: {error}")
+    whole = Gallery(
+        tuple(e for g in made for e in g.exhibits),
+        tuple(m for g in made for m in g.maps),
+        tuple(dict.fromkeys([*reasons, *(r for g in made for r in g.reasons)])),
+    )
+    return render_gallery(whole), [f"gallery: {reason}" for reason in whole.reasons]
+
+
+def reopening(one: Collection) -> Callable[[Result], Reopen] | None:
+    """Return what the run's suite says of how a result's model and data were opened; None where there is no suite."""
+    from geed_onnx.engine.gallery import Reopen
+    from geed_onnx.results import SUITE
+    from geed_onnx.suites import load_suite
+
+    if not one.suite:
+        return None
+    try:
+        suite, root = load_suite(os.path.join(one.uri, SUITE), files=False), in_suite(one).root
+    except GeedError:
+        # a suite of another version, or written by hand: the results alone may say enough
+        return None
+    models = {m.name: m for m in suite.models}
+    data = {os.path.normpath(d.source): d for d in suite.data}
+
+    def reopen(result: Result) -> Reopen:
+        path, uri = str(result.model.get("path")), str(result.data.get("uri"))
+        model, images = models.get(str(result.model.get("name"))), data.get(os.path.normpath(uri))
+        told = Reopen(
+            path=_from(one, root, path), uri=_from(one, root, uri), provider=suite.measure.provider,
+            threads=suite.measure.threads, tf32=suite.measure.tf32,
+        )  # fmt: skip
+        if model is not None:
+            constants = {n: _from(one, root, v) if isinstance(v, str) else v for n, v in model.constants.items()}
+            arrays = constants_of([f"{n}={v}" for n, v in constants.items()])
+            told = _replaced(told, acts=model.acts, declared_action=model.declared_action, input=model.input,
+                             layout=model.layout, constants=arrays)  # fmt: skip
+        if images is not None:
+            told = _replaced(told, column=images.column, streaming=images.streaming, skip_bad=images.skip_bad)
+        return told
+
+    return reopen
+
+
+def _replaced(told: Reopen, **facts: object) -> Reopen:
+    from dataclasses import replace
+
+    return replace(told, **facts)  # type: ignore[arg-type]
+
+
+__all__ = ["gallery_of", "judged", "report", "together"]

@@ -9,44 +9,39 @@ The journey of the data, which `measure` reads like::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.engine.keys import cell_key, plan_facts
-from geed_onnx.engine.passes import Batch, Runner, batch_of, batches, in_order, mixed
-from geed_onnx.engine.plan import Plan, Progress, Settings, make_plan
-from geed_onnx.engine.record import record
-from geed_onnx.engine.tally import Tally, TapDigest
-from geed_onnx.errors import DataError
-from geed_onnx.estimators import Deviations
+from geed_onnx.engine.partial import Partial, merge
+from geed_onnx.engine.plan import Opened, Plan, Progress, Settings, make_plan, open_file, plan_of
+from geed_onnx.engine.record import Measured
+from geed_onnx.engine.shards import finish, measure_part, notes_of, rows_of
 from geed_onnx.groups import Group
-from geed_onnx.results import CellTables, Result
+from geed_onnx.results import Result
 from geed_onnx.sessions import RuntimeOptions
-from geed_onnx.sources import Fingerprint, plausible
 from geed_onnx.variants import Variant
 
-__all__ = ["Measured", "Plan", "Settings", "make_plan", "measure", "measure_plan"]
+__all__ = [
+    "Measured",
+    "Opened",
+    "Partial",
+    "Plan",
+    "Settings",
+    "finish",
+    "make_plan",
+    "measure",
+    "measure_part",
+    "measure_plan",
+    "merge",
+    "notes_of",
+    "open_file",
+    "plan_of",
+    "rows_of",
+]
 
 Array = npt.NDArray[Any]
 Notify = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A Result and the tables it is a function of."""
-
-    result: Result
-    tables: CellTables
-
-    @property
-    def deviations(self) -> Deviations:
-        """m(f(gx), ρ(g) f̂(x)) by image and element."""
-        return self.tables.deviations
 
 
 def measure(
@@ -155,128 +150,9 @@ def measure(
 
 
 def measure_plan(plan: Plan, *, progress: Progress | None = None, notify: Notify | None = None) -> list[Measured]:
-    """Measure what `make_plan` settled; the deviations come with the results."""
-    extra = [i for i in plan.spread_indices if i not in set(plan.indices)]
-    runner = Runner(plan, progress, len(plan.indices) * plan.group.order + len(extra))
-    prints, points = Fingerprint(), Fingerprint()
-    with ThreadPoolExecutor(plan.session.facts.workers) as executor:
-        tally = Tally(plan)
-        try:
-            count, warnings = _sample(plan, runner, tally, executor, prints)
-            _points(plan, runner, tally, tuple(extra), points)
-            if plan.settings.floor:
-                _floors(plan, runner, tally)
-            facts = plan.session.facts
-            notes = tuple(dict.fromkeys([*plan.notes, *warnings, *runner.notes, *facts.notes, *_skipped(plan)]))
-            for note in notes:
-                if notify is not None:
-                    notify(note)
-            data = {"uri": plan.source.uri, "fingerprint": prints.hexdigest(), "samples": count}
-            data |= {"preprocessing": plan.feed.preprocessing.to_json() if plan.feed.preprocessing else "as is"}
-            data |= {"mask": "disc" if plan.settings.mask else None}
-            runtime = {**facts.to_json(), "batch": runner.rows, "geed_onnx": _version()}
-            known = plan_facts(plan, prints.merge(points).hexdigest())
-            found = []
-            for gathered in tally.gathered:
-                for cell in gathered.cells:
-                    key = cell_key(known, plan, cell.target, cell.variant)
-                    reference = tuple(tally.reference_ids)
-                    found.append(Measured(*record(plan, gathered, cell, reference, data, runtime, notes, key)))
-            return found
-        finally:
-            tally.close()
-
-
-def _sample(
-    plan: Plan, runner: Runner, tally: Tally, executor: ThreadPoolExecutor, prints: Fingerprint
-) -> tuple[int, list[str]]:
-    """Run the orbits of the sample; returns the number of images, and warnings about what the model was given."""
-    images = plan.images(plan.indices)
-    head = list(islice(images, max(1, plan.settings.reference_samples)))
-    if not head:
-        raise DataError(f"{plan.source.uri}: no image could be read")
-    first = batch_of(head)
-    warnings = list(plausible(plan.feed.model_input(first.x), plan.feed.preprocessing, plan.metadata))
-    identity, at_once = _identity(plan, runner, tally, executor, first)
-    workers, many = plan.session.facts.workers, plan.settings.reference_samples > 0
-    count = 0
-
-    def reference(batch: Batch) -> list[TapDigest]:
-        rows = slice(batch.start, batch.start + len(batch.ids))
-        known = {name: _joined(y[rows]) for name, y in identity.items()}
-        return tally.digest(batch, runner.orbits(batch, known), reference=many)
-
-    def ordinary(batch: Batch) -> list[TapDigest]:
-        return tally.digest(batch, runner.orbits(batch), reference=False)
-
-    # reference orbits take longer to digest: among others, so that workers seldom wait for one another
-    stream = mixed(batches(iter(head), at_once, known=True), batches(images, at_once))
-    references = 0
-    for batch, digest in in_order(executor, workers, stream, lambda b: reference(b) if b.known else ordinary(b)):
-        tally.take(batch, digest)
-        prints.add_all(batch.ids, batch.raw)
-        count += len(batch.ids)
-        references += len(batch.ids) if batch.known else 0
-        if batch.known and references == len(head):
-            identity.clear()
-            if many:
-                tally.finish_reference(first)
-    return count, warnings
-
-
-def _identity(
-    plan: Plan, runner: Runner, tally: Tally, executor: ThreadPoolExecutor, head: Batch
-) -> tuple[dict[str, list[Array]], int]:
-    """Run f(x) of the reference images, which their orbits' nulls are held against; bind the actions to its shapes.
-
-    Returns {tap: [f(x) as (1, …)]}, and how many orbits fit one micro-batch.
-    """
-    outputs = runner.run(head.x[:2])  # two, so that a session can tell whether a batch mixes its images
-    tally.bind(outputs)
-    at_once = runner.orbits_at_once(outputs)
-    size = max(1, min(runner.rows or 1, -(-len(head.x[2:]) // plan.session.facts.workers)))
-    pieces = [head.x[i : i + size] for i in range(2, len(head.x), size)]
-    parts = [outputs, *executor.map(runner.run, pieces)]
-    identity = {name: [row[None] for part in parts for row in part[name]] for name in outputs}
-    if plan.settings.reference_samples:
-        tally.add_centres(head.ids, identity)
-    return identity, at_once
-
-
-def _joined(rows: list[Array]) -> Array:
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
-
-
-def _points(plan: Plan, runner: Runner, tally: Tally, indices: tuple[int, ...], prints: Fingerprint) -> None:
-    """Run the spread points outside the sample, un-transformed."""
-    for batch in batches(plan.images(indices), runner.rows or 32):
-        tally.add_points(batch.ids, runner.run(batch.x))
-        prints.add_all(batch.ids, batch.raw)
-
-
-def _floors(plan: Plan, runner: Runner, tally: Tally) -> None:
-    """Run g⁻¹(g x) of the reference images: what resampling the input alone does to taps that it should not move."""
-    acting = plan.acting
-    if not any(acting.resampled_by):
-        return
-    turns = sorted(set(acting.resampled_by))
-    for _, name, _, x in plan.images(tally.reference_indices):
-        rows = []
-        for turn in turns:
-            g = acting.resampled_by.index(turn)
-            # elements of one turn lose the same, so one pass serves them all
-            rows.append(acting(acting.group.inverse(g), acting(g, x[None])) if turn else x[None])
-        outputs = runner.run(np.concatenate(rows))
-        place = [turns.index(t) for t in acting.resampled_by]
-        tally.add_floor(name, {tap: y[place] for tap, y in outputs.items()})
-
-
-def _skipped(plan: Plan) -> list[str]:
-    skipped = getattr(plan.source, "skipped", None) or {}
-    return [f"skipped {len(skipped)} unreadable image(s): {', '.join(list(skipped)[:5])}"] if skipped else []
-
-
-def _version() -> str:
-    from geed_onnx import __version__
-
-    return __version__
+    """Measure what `make_plan` settled, in this process; the deviations come with the results."""
+    whole = measure_part(plan, 0, 1, progress=progress)
+    if notify is not None:
+        for note in notes_of(plan, whole):
+            notify(note)
+    return finish(plan, whole)

@@ -18,10 +18,10 @@ from geed_onnx.results import SCHEMA
 from geed_onnx.variants import Variant
 
 
-def plan_facts(plan: Plan, drawn: str) -> dict[str, Any] | None:
-    """Return what all cells of a plan depend on, as JSON; None where the model is no file.
+def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
+    """Return what the cells of a plan depend on, as JSON; None where the model is no file.
 
-    `drawn` is the fingerprint of every image the plan reads, the sample's and the spread points'.
+    `sample` and `points` are the fingerprints of the sample's images and of the spread points outside it.
     """
     if plan.model.get("sha256") is None:
         return None
@@ -32,7 +32,8 @@ def plan_facts(plan: Plan, drawn: str) -> dict[str, Any] | None:
         "model": plan.model["sha256"],
         "input": plan.input,
         "constants": {name: _hashed(value) for name, value in sorted(plan.constants.items())},
-        "data": drawn,
+        "data": sample,
+        "points": points,
         "preprocessing": feed.preprocessing.to_json() if feed.preprocessing else "as is",
         "layout": feed.layout,
         "group": plan.group.name,
@@ -52,14 +53,16 @@ def cell_key(facts: Mapping[str, Any] | None, plan: Plan, target: Target, varian
     """Return the key of one (tap, variant) of the plan."""
     if facts is None:
         return None
+    shared = {k: v for k, v in facts.items() if k != "points"}
     act = plan.acts.get(target.name, variant.action)
     return hashed(
         {
-            **facts,
-            "tap": [target.name, target.kind, target.layout, target.logits],
+            **shared,
+            "tap": [target.name, target.kind, target.layout, target.logits is True],
             "action": _declared(act) if isinstance(act, Declared) else act,
             "variant": [variant.name, variant.distance, variant.normaliser],
-            "spread_samples": len(plan.spread_indices) if variant.scale.spread else None,
+            # M is over other images too; what is not relative to M does not depend on them
+            "spread": [facts["points"], len(plan.spread_indices)] if variant.scale.spread else None,
         }
     )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,7 +44,7 @@ class Runner:
     """Runs rows through the session, in pieces of at most `rows`; halves them, and says so, when memory runs out."""
 
     def __init__(self, plan: Plan, progress: Progress | None, total: int) -> None:
-        self._plan, self._progress, self._total = plan, progress, total
+        self._plan, self._progress, self.total = plan, progress, total
         self.rows: int | None = plan.settings.batch_size
         self.done = 0
         self.notes: list[str] = []
@@ -79,7 +79,7 @@ class Runner:
             start += size
             self.done += size
             if self._progress is not None:
-                self._progress(self.done, max(self._total, self.done))
+                self._progress(self.done, max(self.total, self.done))
         if len(parts) == 1:
             return parts[0]
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
@@ -104,6 +104,18 @@ def batches(images: Iterator[Image], at_once: int, *, known: bool = False) -> It
     while chunk := list(islice(images, max(1, at_once))):
         yield batch_of(chunk, start, known=known)
         start += len(chunk)
+
+
+def grouped(images: Iterator[Image], size: int, place: Mapping[int, int]) -> Iterator[Batch]:
+    """Yield images in batches of those whose places `{index: place}` fall into one span of `size`.
+
+    So a batch is the same whoever runs it, and an image that was left out does not shift the others into other ones.
+    """
+    start = 0
+    for _, chunk in groupby(images, lambda image: place[image[0]] // max(1, size)):
+        batch = batch_of(list(chunk), start)
+        yield batch
+        start += len(batch.ids)
 
 
 def batch_of(images: Sequence[Image], start: int = 0, *, known: bool = False) -> Batch:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from geed_onnx.engine.partial import CellPart, TapPart
 from geed_onnx.engine.plan import Plan
-from geed_onnx.engine.tally import Cell, Gathered
+from geed_onnx.engine.tally import Cell, by_channel
 from geed_onnx.estimators import (
     METHOD,
     Deviations,
@@ -25,33 +27,47 @@ from geed_onnx.estimators import (
 from geed_onnx.results import CellTables, Result, finite
 
 
+@dataclass(frozen=True)
+class Measured:
+    """A Result and the tables it is a function of."""
+
+    result: Result
+    tables: CellTables
+
+    @property
+    def deviations(self) -> Deviations:
+        """m(f(gx), ρ(g) f̂(x)) by image and element."""
+        return self.tables.deviations
+
+
 def record(
     plan: Plan,
-    gathered: Gathered,
+    tap: TapPart,
     cell: Cell,
+    part: CellPart,
     reference: tuple[str, ...],
     data: Mapping[str, Any],
     runtime: Mapping[str, Any],
     notes: tuple[str, ...],
     key: str | None,
-) -> tuple[Result, CellTables]:
-    """Return the Result of one cell, and what it is made of."""
-    table = cell.table()
-    m = _spread(cell, gathered)
+) -> Measured:
+    """Return the Result of one cell, and what it is made of: `part`, beside `tap`, of the whole measurement."""
+    table = part.sample
+    m = _spread(cell, tap)
     tables = Tables(
         sample=table,
         normaliser=cell.variant.scale,
         optimum=cell.variant.m.optimum,
         largest=cell.variant.m.largest,
         spread=m,
-        floor=_reference(cell.floors, reference),
-        null=_reference(cell.nulls, reference),
+        floor=part.floor,
+        null=part.null,
         reference=reference,
     )
     reason = cell.reason or _no_value(tables, table)
-    common = _common(plan, gathered, cell, data, runtime, (*notes, *_notes(gathered, cell))) | {"key": key}
+    common = _common(plan, tap, cell, part, data, runtime, (*notes, *_notes(tap, cell, part))) | {"key": key}
     if reason is not None:
-        return Result(**common, **_without_value(plan, tables), reason=reason), CellTables(table)
+        return Measured(Result(**common, **_without_value(plan, tables), reason=reason), CellTables(table))
     estimate = value_of(tables, plan.settings.level)
     calibration = calibrated(tables, plan.settings.level, cell.variant.m.resolution)
     result = Result(
@@ -63,20 +79,22 @@ def record(
         reason=calibration.reason,
     )
     changes = value_change(tables), calibrated_change(tables) if calibration.estimate is not None else None
-    return result, CellTables(table, *changes)
+    return Measured(result, CellTables(table, *changes))
 
 
-def _spread(cell: Cell, gathered: Gathered) -> Spread | None:
+def _spread(cell: Cell, tap: TapPart) -> Spread | None:
     kind = cell.variant.scale.spread
-    return spread(gathered.spread, kind) if kind is not None and cell.action is not None else None
+    return spread(tap.spread, kind) if kind is not None and cell.action is not None else None
 
 
-def _reference(rows: list[Any], reference: tuple[str, ...]) -> Deviations | None:
-    return Deviations.of(reference, np.concatenate(rows)) if rows else None
+def _reference_samples(part: CellPart) -> int:
+    return 0 if part.null is None else len(part.null)
 
 
-def _reference_samples(cell: Cell) -> int:
-    return sum(len(rows) for rows in cell.nulls)
+def _zero_channels(tap: TapPart, cell: Cell) -> float | None:
+    """Return the share of channels of f(x) that are zero everywhere, where the variant goes by channels."""
+    channels = len(tap.zero_channels) * tap.shape[0]
+    return sum(tap.zero_channels.values()) / channels if channels and by_channel(cell.variant) else None
 
 
 def _no_value(tables: Tables, table: Deviations) -> str | None:
@@ -96,21 +114,21 @@ def _no_value(tables: Tables, table: Deviations) -> str | None:
 
 def _common(
     plan: Plan,
-    gathered: Gathered,
+    tap: TapPart,
     cell: Cell,
+    part: CellPart,
     data: Mapping[str, Any],
     runtime: Mapping[str, Any],
     notes: tuple[str, ...],
 ) -> dict[str, Any]:
     target, action = cell.target, cell.action
-    channelwise = cell.variant.distance.startswith("channelwise") and gathered.channels
     no_resampling = not any(plan.acting.resampled_by)
     if cell.resamples:
         floor_method = "resampling"
     elif no_resampling:
         floor_method = "exact"
     else:
-        floor_method = "passes" if cell.floors else "optimum"
+        floor_method = "passes" if part.floor is not None else "optimum"
     return {
         "model": dict(plan.model),
         "data": dict(data),
@@ -118,7 +136,7 @@ def _common(
         "tap": {
             "name": target.name,
             "kind": target.kind,
-            "shape": list(gathered.shape),
+            "shape": list(tap.shape),
             "layout": target.layout,
             "module": target.module,
             "action": action.name if action else str(plan.acts.get(target.name, cell.variant.action)),
@@ -130,29 +148,29 @@ def _common(
         "law_defect": action.law_defect if action else 0.0,
         "input_law_defect": plan.acting.law_defect,
         "floor_method": floor_method,
-        "sensitivity": finite(cell.contrast),
-        "zero_channels": gathered.zero_channels / gathered.channels if channelwise else None,
-        "logits": gathered.logits,
-        "spread_samples": len(gathered.spread) if cell.variant.scale.spread else None,
-        "reference_samples": _reference_samples(cell),
+        "sensitivity": finite(part.contrast),
+        "zero_channels": _zero_channels(tap, cell),
+        "logits": tap.logits,
+        "spread_samples": len(tap.spread) if cell.variant.scale.spread else None,
+        "reference_samples": _reference_samples(part),
         "seed": plan.settings.seed,
         "runtime": dict(runtime),
         "notes": notes,
     }
 
 
-def _notes(gathered: Gathered, cell: Cell) -> tuple[str, ...]:
+def _notes(tap: TapPart, cell: Cell, part: CellPart) -> tuple[str, ...]:
     notes = []
-    if gathered.logits:
+    if tap.logits:
         notes.append(f"{cell.target.name} does not sum to 1: taken as logits, softmax in float64")
         if "sigmoid" in cell.target.flags:
             notes.append(f"{cell.target.name} comes from a sigmoid: a softmax of it is no probability the model states")
     folded = [f for f in cell.target.flags if f.startswith("folded-batch-norm")]
     if folded:
         notes.append(f"{cell.target.name} carries a folded batch norm: it is the norm's output, not the convolution's")
-    if cell.action is not None and 0 < _reference_samples(cell) < cell.action.group.order:
+    if cell.action is not None and 0 < _reference_samples(part) < cell.action.group.order:
         notes.append(
-            f"the null has {_reference_samples(cell)} reference images for {cell.action.group.order} elements, so some"
+            f"the null has {_reference_samples(part)} reference images for {cell.action.group.order} elements, so some"
             " elements meet their own image; --reference-samples takes more"
         )
     return tuple(notes)

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import Action, masked, output_action, within_disc
+from geed_onnx.engine.partial import CellPart, TapPart
 from geed_onnx.engine.passes import Batch
 from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.errors import ActionError, MeasureError
@@ -33,24 +34,15 @@ Array = npt.NDArray[Any]
 REFERENCE_BYTES = 1 << 30
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cell:
-    """One (tap, variant) being measured; rows are gathered here, in the sample's order."""
+    """One (tap, variant) with the output action bound to the shape that the tap really has."""
 
     target: Target
     variant: Variant
     action: Action | None
     reason: str | None = None
-    ids: list[str] = field(default_factory=list)
-    rows: list[Floats] = field(default_factory=list)
-    floors: list[Floats] = field(default_factory=list)
-    nulls: list[Floats] = field(default_factory=list)
-    contrast: float | None = None
-
-    def table(self) -> Deviations:
-        """Return the deviations of the sample, keyed by image."""
-        order = self.action.group.order if self.action else 1
-        return Deviations.of(self.ids, np.concatenate(self.rows)) if self.rows else Deviations.empty(order)
+    """why there is no action, and nothing is measured"""
 
     @property
     def bound(self) -> Action:
@@ -65,25 +57,72 @@ class Cell:
         return self.action is not None and any(self.action.resampled_by)
 
 
+def cells_of(plan: Plan, target: Target, shape: tuple[int, ...]) -> tuple[Cell, ...]:
+    """Return the cells of a tap whose values are `(B, *shape)`, in the order of the plan's variants.
+
+    Raises
+    ------
+    ActionError
+        If an action that the user asked for does not fit; one that was taken by default leaves a cell with a reason.
+    """
+    return tuple(_cell(plan, target, v, shape) for v in plan.variants if v.kind == target.kind)
+
+
+def _cell(plan: Plan, target: Target, variant: Variant, shape: tuple[int, ...]) -> Cell:
+    spec = plan.acts.get(target.name, variant.action)
+    try:
+        action = output_action(spec, plan.group, shape)
+        return Cell(target, variant, within_disc(action, plan.settings.mask and target.kind == "map"))
+    except ActionError as error:
+        if plan.explicit or target.name in plan.acts:
+            raise type(error)(f"tap {target.name!r}: {error}") from error
+        return Cell(target, variant, None, reason=f"tap {target.name!r}: {error}")
+
+
+@dataclass
+class Rows:
+    """What is gathered of one cell, in the sample's order."""
+
+    cell: Cell
+    ids: list[str] = field(default_factory=list)
+    values: list[Floats] = field(default_factory=list)
+    floors: list[Floats] = field(default_factory=list)
+    nulls: list[Floats] = field(default_factory=list)
+    contrast: float | None = None
+
+    def part(self, reference: Sequence[str]) -> CellPart:
+        """Return it as tables keyed by image; floors and nulls are of the `reference` images."""
+        order = self.cell.action.group.order if self.cell.action else 1
+        sample = Deviations.of(self.ids, np.concatenate(self.values)) if self.values else Deviations.empty(order)
+        floor, null = (
+            Deviations.of(reference, np.concatenate(rows)) if rows else None for rows in (self.floors, self.nulls)
+        )
+        return CellPart(sample, floor, null, self.contrast)
+
+
 @dataclass
 class Gathered:
-    """What one tap leaves behind, beside its cells' rows."""
+    """What is gathered of one tap, beside its cells' rows."""
 
     target: Target
     shape: tuple[int, ...]
-    cells: list[Cell]
+    rows: list[Rows]
     logits: bool | None = None
     spread: dict[str, Array] = field(default_factory=dict)
-    zero_channels: int = 0
-    channels: int = 0
+    zero_channels: dict[str, int] = field(default_factory=dict)
     centres: list[Array] = field(default_factory=list)
     """f(x) of the reference images, each (1, …)"""
     orbits: list[list[Array]] = field(default_factory=list)
 
     @property
-    def measured(self) -> list[Cell]:
-        """The cells that have an action here."""
-        return [c for c in self.cells if c.action is not None]
+    def measured(self) -> list[Rows]:
+        """The rows of the cells that have an action here."""
+        return [r for r in self.rows if r.cell.action is not None]
+
+    def part(self, reference: Sequence[str]) -> TapPart:
+        """Return it as plain data keyed by image."""
+        cells = tuple(r.part(reference) for r in self.rows)
+        return TapPart(self.shape, self.logits, cells, dict(self.spread), dict(self.zero_channels))
 
 
 @dataclass(frozen=True)
@@ -97,8 +136,8 @@ class TapDigest:
     spread: dict[str, Array]
     orbits: list[list[Array]]
     """whole orbits of reference images, [image][element] as (1, …), where a cell's f̂ is a mean over several"""
-    zero_channels: int
-    channels: int
+    zero_channels: list[int]
+    """by image: how many channels of f(x) are zero everywhere; empty where no variant goes by channels"""
 
 
 class Tally:
@@ -116,10 +155,9 @@ class Tally:
         self._spooled = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
-    @property
-    def gathered(self) -> tuple[Gathered, ...]:
-        """What every tap has left, in the order of the taps."""
-        return tuple(self._gathered.values())
+    def parts(self) -> dict[str, TapPart]:
+        """Return {tap: what the images taken in so far leave behind}, in the order of the taps."""
+        return {name: gathered.part(self.reference_ids) for name, gathered in self._gathered.items()}
 
     def close(self) -> None:
         """Remove the temporary file of reference orbits, if there was one."""
@@ -140,22 +178,11 @@ class Tally:
                     f"tap {target.name!r} has one class only, whose softmax is always 1: measure it as"
                     f" {target.name}:vector"
                 )
-            chosen = [v for v in self._plan.variants if v.kind == target.kind]
-            cells = [self._cell(target, v, y.shape[1:]) for v in chosen]
             logits = None
             if target.kind == "probability":
                 logits = target.logits is True or not looks_like_probabilities(y)
-            self._gathered[target.name] = Gathered(target, y.shape[1:], cells, logits)
-
-    def _cell(self, target: Target, variant: Variant, shape: tuple[int, ...]) -> Cell:
-        spec = self._plan.acts.get(target.name, variant.action)
-        try:
-            action = output_action(spec, self._plan.group, shape)
-            return Cell(target, variant, within_disc(action, self._plan.settings.mask and target.kind == "map"))
-        except ActionError as error:
-            if self._plan.explicit or target.name in self._plan.acts:
-                raise type(error)(f"tap {target.name!r}: {error}") from error
-            return Cell(target, variant, None, reason=f"tap {target.name!r}: {error}")
+            rows = [Rows(cell) for cell in cells_of(self._plan, target, y.shape[1:])]
+            self._gathered[target.name] = Gathered(target, y.shape[1:], rows, logits)
 
     # --- the sample ---------------------------------------------------------------------------------------------
 
@@ -168,7 +195,7 @@ class Tally:
             return [self._digest(g, batch, outputs[g.target.name], reference) for g in self._gathered.values()]
 
     def _digest(self, gathered: Gathered, batch: Batch, raw: list[Array], reference: bool) -> TapDigest:
-        measured = gathered.measured
+        measured = [r.cell for r in gathered.measured]
         # products of channels tell NaN and Inf by themselves: a large map is then read from memory once less
         tells = len(raw) > 1 and any(c.variant.m.per_channel for c in measured)
         elements = [self._understood(gathered, y, batch.ids, g, check=not tells) for g, y in enumerate(raw)]
@@ -176,7 +203,6 @@ class Tally:
         if tells and not all(np.isfinite(r).all() for r in rows):
             for g, y in enumerate(raw):
                 _check_finite(gathered.target.name, y, batch.ids, g)
-        dead, channels = self._zero_channels(gathered, elements[0])
         spread = [i in self._spread for i in batch.indices]
         # a cell whose f̂ is f(x) needs no more of other images than f(x); others need the orbits whole
         whole = reference and any(len(c.bound.kernel) > 1 for c in measured)
@@ -192,8 +218,7 @@ class Tally:
             ],
             spread=self._spread_features(gathered, batch.ids, elements[0], spread),
             orbits=[[y[b : b + 1] for y in elements] for b in range(len(batch.ids))] if whole else [],
-            zero_channels=dead,
-            channels=channels,
+            zero_channels=self._zero_channels(gathered, elements[0]),
         )
 
     def _anchored_null(self, gathered: Gathered, cell: Cell, batch: Batch, elements: list[Array]) -> Floats:
@@ -209,19 +234,17 @@ class Tally:
     def take(self, batch: Batch, digests: list[TapDigest]) -> None:
         """Take in a digest; batches come in the sample's order."""
         for gathered, digest in zip(self._gathered.values(), digests, strict=True):
-            gathered.zero_channels += digest.zero_channels
-            gathered.channels += digest.channels
+            gathered.zero_channels |= zip(batch.ids, digest.zero_channels, strict=False)
             gathered.spread |= digest.spread
             gathered.orbits.extend([self._kept(y) for y in orbit] for orbit in digest.orbits)
-            for cell, rows, floors, nulls in zip(
-                gathered.measured, digest.rows, digest.floors, digest.nulls, strict=True
-            ):
-                cell.ids.extend(batch.ids)
-                cell.rows.append(rows)
+            kept = zip(gathered.measured, digest.rows, digest.floors, digest.nulls, strict=True)
+            for rows, values, floors, nulls in kept:
+                rows.ids.extend(batch.ids)
+                rows.values.append(values)
                 if floors is not None:
-                    cell.floors.append(floors)
+                    rows.floors.append(floors)
                 if nulls is not None:
-                    cell.nulls.append(nulls)
+                    rows.nulls.append(nulls)
 
     def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0, *, check: bool = True) -> Array:
         """Check a tap's values `(B, …)` of element g and bring them to what its kind means."""
@@ -243,12 +266,12 @@ class Tally:
             )
         return as_probabilities(y, logits=bool(gathered.logits))
 
-    def _zero_channels(self, gathered: Gathered, y: Array) -> tuple[int, int]:
-        """Return (channels of f(x) that are zero everywhere, all channels), where a variant goes by channels."""
-        if not any(c.variant.distance.startswith("channelwise") for c in gathered.cells):
-            return 0, 0
+    def _zero_channels(self, gathered: Gathered, y: Array) -> list[int]:
+        """Return by image how many channels of f(x) are zero everywhere, where a variant goes by channels."""
+        if not any(by_channel(r.cell.variant) for r in gathered.rows):
+            return []
         alive = y.reshape(*y.shape[:2], -1).any(axis=2)
-        return int(alive.size - np.count_nonzero(alive)), alive.size
+        return [int(n) for n in alive.shape[1] - np.count_nonzero(alive, axis=1)]
 
     # --- spread points ------------------------------------------------------------------------------------------
 
@@ -256,7 +279,7 @@ class Tally:
         self, gathered: Gathered, ids: Sequence[str], y: Array, wanted: Sequence[bool]
     ) -> dict[str, Array]:
         """Return f(x) `(B, …)` of the un-transformed spread points by id, where a variant needs M."""
-        if not any(c.variant.scale.spread and c.action is not None for c in gathered.cells):
+        if not any(r.cell.variant.scale.spread for r in gathered.measured):
             return {}
         return {name: row.copy() for name, row, inside in zip(ids, y, wanted, strict=True) if inside}
 
@@ -292,19 +315,20 @@ class Tally:
         n = len(batch.ids)
         self.reference_ids, self.reference_indices = list(batch.ids), list(batch.indices)
         for gathered in self._gathered.values():
-            for cell in gathered.measured:
+            for kept in gathered.measured:
+                cell = kept.cell
                 if n < 2:
-                    cell.nulls.clear()
+                    kept.nulls.clear()
                     continue
-                if cell.nulls:
+                if kept.nulls:
                     # row j held the elements of image j: element g belongs to the broken orbit of image j − g
                     rows, elements = np.indices((n, self._plan.group.order))
-                    cell.nulls = [np.concatenate(cell.nulls)[(rows + elements) % n, elements]]
+                    kept.nulls = [np.concatenate(kept.nulls)[(rows + elements) % n, elements]]
                 else:
-                    cell.nulls = [
+                    kept.nulls = [
                         deviations(broken_orbit(gathered.orbits, i), cell.bound, cell.variant.m) for i in range(n)
                     ]
-                cell.contrast = _contrast(cell, gathered.centres)
+                kept.contrast = _contrast(cell, gathered.centres)
             gathered.orbits.clear()
             gathered.centres.clear()
 
@@ -313,10 +337,16 @@ class Tally:
         for gathered in self._gathered.values():
             rows = outputs[gathered.target.name]
             y = [self._understood(gathered, row[None], [name], g) for g, row in enumerate(rows)]
-            for cell in gathered.measured:
+            for kept in gathered.measured:
+                cell = kept.cell
                 if not cell.resamples:
                     acted = [cell.bound(g, row) for g, row in enumerate(y)]
-                    cell.floors.append(deviations(acted, cell.bound, cell.variant.m))
+                    kept.floors.append(deviations(acted, cell.bound, cell.variant.m))
+
+
+def by_channel(variant: Variant) -> bool:
+    """Say whether a variant compares channel by channel, so that channels which are zero everywhere matter."""
+    return variant.distance.startswith("channelwise")
 
 
 def _contrast(cell: Cell, centres: Sequence[Array]) -> float:

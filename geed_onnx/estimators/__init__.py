@@ -9,6 +9,17 @@ from __future__ import annotations
 from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
 from geed_onnx.estimators.intervals import AROUND, METHOD, REFERENCE, SAMPLE, Change, Estimate, interval
 from geed_onnx.estimators.normalising import Normaliser, Spread, normalisers, spread
+from geed_onnx.estimators.paired import (
+    Equivalence,
+    change_of_difference,
+    check_margin,
+    difference,
+    equivalence,
+    over_models,
+    paired_by_model,
+    unpaired,
+    welch,
+)
 from geed_onnx.estimators.values import Calibration, Tables, calibrated, calibrated_change, value_change, value_of
 
 __all__ = [
@@ -20,6 +31,7 @@ __all__ = [
     "Calibration",
     "Change",
     "Deviations",
+    "Equivalence",
     "Estimate",
     "Floats",
     "Normaliser",
@@ -27,10 +39,18 @@ __all__ = [
     "Tables",
     "calibrated",
     "calibrated_change",
+    "change_of_difference",
+    "check_margin",
+    "difference",
+    "equivalence",
     "interval",
     "merge",
     "normalisers",
+    "over_models",
+    "paired_by_model",
     "spread",
+    "unpaired",
     "value_change",
     "value_of",
+    "welch",
 ]

@@ -19,6 +19,7 @@ from geed_onnx.results.tables import (
     TableFiles,
     merge_tables,
     place_of,
+    read_table,
     write_tables,
 )
 
@@ -40,6 +41,7 @@ __all__ = [
     "open_results",
     "place_of",
     "read_results",
+    "read_table",
     "table_paths",
     "writable",
     "write_results",

@@ -66,7 +66,7 @@ def write_results(path: str | os.PathLike[str], results: Iterable[Result]) -> No
                 file.write(result.to_json() + "\n")
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~file_mask())
         os.replace(temporary, target)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -75,7 +75,8 @@ def write_results(path: str | os.PathLike[str], results: Iterable[Result]) -> No
         raise
 
 
-def _umask() -> int:
+def file_mask() -> int:
+    """Return the process's mask of permissions, which temporary files know nothing of."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

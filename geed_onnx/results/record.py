@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from geed_onnx.errors import DataError
@@ -88,8 +88,12 @@ class Result:
 
     def to_json(self) -> str:
         """Return the line (without its end), strict JSON; floats are written so that they read back exactly."""
-        ordered = {"schema": self.schema, **{k: v for k, v in asdict(self).items() if k != "schema"}}
+        # not asdict, whose deep copies take longer than all else that is done for a small cell
+        ordered = {"schema": self.schema, **{n: getattr(self, n) for n in _NAMES if n != "schema"}}
         return json.dumps(ordered, ensure_ascii=False, allow_nan=False)
+
+
+_NAMES = tuple(f.name for f in fields(Result))
 
 
 def from_json(line: str) -> Result:
@@ -107,7 +111,7 @@ def from_json(line: str) -> Result:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise DataError(f"expected a result of schema {SCHEMA!r}, got {found!r}")
-    known = {f.name for f in fields(Result)}
+    known = _NAMES
     try:
         values: dict[str, Any] = {
             k: tuple(v) if k in ("per_element", "notes") and v is not None else v for k, v in record.items()

@@ -18,6 +18,7 @@ import numpy as np
 
 from geed_onnx.errors import DataError, UsageError
 from geed_onnx.estimators import REFERENCE, SAMPLE, Change, Deviations
+from geed_onnx.results.lines import file_mask
 from geed_onnx.results.record import Result
 
 if TYPE_CHECKING:
@@ -56,8 +57,10 @@ def place_of(result: Result) -> Place:
     return str(result.key), result.label
 
 
-def write_tables(rows: Iterable[Row], deviations: Path, jackknife: Path) -> None:
-    """Write both files of these cells, each whole or not at all, fsynced, the jackknife last.
+def write_tables(rows: Iterable[Row], deviations: Path, jackknife: Path, *, lasting: bool = True) -> None:
+    """Write both files of these cells, each whole or not at all, the jackknife last.
+
+    `lasting`: fsynced, so that they outlive a loss of power too and not only a kill.
 
     Raises
     ------
@@ -65,41 +68,47 @@ def write_tables(rows: Iterable[Row], deviations: Path, jackknife: Path) -> None
         If they cannot be written.
     """
     some = list(rows)
-    _write(deviations, deviations_schema(), map(_deviation_columns, some))
-    _write(jackknife, jackknife_schema(), map(_jackknife_columns, some))
+    _write(deviations, deviations_schema(), [_deviation_table(some)], lasting)
+    _write(jackknife, jackknife_schema(), [_jackknife_table(some)], lasting)
 
 
 def merge_tables(parts: Sequence[Path], target: Path, order: Sequence[Place]) -> None:
     """Write the rows of several files as one, in the order of `order`; rows of other cells are left out."""
-    import pyarrow as pa
-
     found = {place: (table, rows) for path in parts for place, table, rows in _cells_of(path)}
-    schema = jackknife_schema() if target.name.endswith(JACKKNIFE) else deviations_schema()
     pieces = (found[place][0].slice(*found[place][1]) for place in order if place in found)
-    _write(target, schema, ({n: pa.chunked_array(t.column(n)) for n in schema.names} for t in pieces))
+    schema = jackknife_schema() if target.name.endswith(JACKKNIFE) else deviations_schema()
+    _write(target, schema, _chunks(pieces))
+
+
+def _chunks(pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Yield tables of about `CHUNK` rows; which pieces come together depends on their lengths alone."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for piece in pieces:
+        waiting.append(piece)
+        rows += piece.num_rows
+        if rows >= CHUNK:
+            yield _canonical(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield _canonical(waiting)
 
 
 def deviations_schema() -> pa.Schema:
     """Return the columns of ``deviations.parquet``."""
     import pyarrow as pa
 
-    names = [(n, pa.string()) for n in NAMES]
-    return pa.schema([*names, ("image", pa.string()), ("element", pa.int32()), ("deviation", pa.float64())])
+    word = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema([*((n, word) for n in (*NAMES, "image")), ("element", pa.int32()), ("deviation", pa.float64())])
 
 
 def jackknife_schema() -> pa.Schema:
     """Return the columns of ``jackknife.parquet``."""
     import pyarrow as pa
 
-    names = [(n, pa.string()) for n in NAMES]
+    word = pa.dictionary(pa.int32(), pa.string())
     changes = [("value", pa.float64()), ("calibrated", pa.float64())]
-    return pa.schema([*names, ("image", pa.string()), ("block", pa.int8()), *changes])
-
-
-def _names(result: Result, count: int) -> dict[str, list[str]]:
-    key, label = place_of(result)
-    said = (key, label, result.data["uri"], result.group["name"], result.tap["name"], result.variant)
-    return {n: [_utf8(v)] * count for n, v in zip(NAMES, said, strict=True)}
+    return pa.schema([*((n, word) for n in (*NAMES, "image")), ("block", pa.int8()), *changes])
 
 
 def _utf8(text: Any) -> str:
@@ -107,52 +116,78 @@ def _utf8(text: Any) -> str:
     return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _deviation_columns(row: Row) -> dict[str, Any]:
-    result, tables = row
-    ids, values = tables.deviations.ids, tables.deviations.values
-    order = values.shape[1]
-    return {
-        **_names(result, values.size),
-        "image": [_utf8(i) for i in ids for _ in range(order)],
-        "element": np.tile(np.arange(order, dtype=np.int32), len(ids)),
-        "deviation": values.reshape(-1),
-    }
+def _names(results: Sequence[Result], counts: Sequence[int]) -> dict[str, Any]:
+    """Return the columns that say whose a row is, each result `counts` times."""
+    said = [(*place_of(r), r.data["uri"], r.group["name"], r.tap["name"], r.variant) for r in results]
+    columns = zip(*said, strict=True) if said else ((),) * len(NAMES)
+    return {n: _words(column, counts) for n, column in zip(NAMES, columns, strict=True)}
 
 
-def _jackknife_columns(row: Row) -> dict[str, Any]:
-    result, tables = row
-    some = tables.calibrated or tables.value
-    if some is None:
-        return {**_names(result, 0), "image": [], "block": [], "value": [], "calibrated": []}
-    nothing = np.full(len(some.ids), np.nan)
-    return {
-        **_names(result, len(some.ids)),
-        "image": [_utf8(i) for i in some.ids],
-        "block": some.block,
-        "value": nothing if tables.value is None else tables.value.changes,
-        "calibrated": nothing if tables.calibrated is None else tables.calibrated.changes,
-    }
-
-
-def _write(path: Path, schema: pa.Schema, columns: Iterable[Mapping[str, Any]]) -> None:
+def _words(texts: Iterable[str], counts: Sequence[int] | int) -> Any:
+    """Return a column of texts, each repeated, as a dictionary: long columns of few texts cost what the few do."""
     import pyarrow as pa
+
+    words: dict[str, int] = {}
+    indices = np.array([words.setdefault(_utf8(t), len(words)) for t in texts], dtype=np.int32)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(np.repeat(indices, counts), pa.int32()), pa.array(list(words), pa.string())
+    )
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _deviation_table(rows: Sequence[Row]) -> pa.Table:
+    import pyarrow as pa
+
+    tables = [t.deviations for _, t in rows]
+    orders = [t.values.shape[1] for t in tables]
+    columns = {
+        **_names([r for r, _ in rows], [t.values.size for t in tables]),
+        "image": _words(
+            (i for t in tables for i in t.ids), [n for t, n in zip(tables, orders, strict=True) for _ in t.ids]
+        ),
+        "element": _joined([np.tile(np.arange(n), len(t.ids)) for t, n in zip(tables, orders, strict=True)]),
+        "deviation": _joined([t.values.reshape(-1) for t in tables]),
+    }
+    schema = deviations_schema()
+    return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+
+def _jackknife_table(rows: Sequence[Row]) -> pa.Table:
+    import pyarrow as pa
+
+    kept = [(r, t, some) for r, t in rows if (some := t.calibrated or t.value) is not None]
+
+    def changes(change: Change | None, like: Change) -> Any:
+        return np.full(len(like.ids), np.nan) if change is None else change.changes
+
+    columns = {
+        **_names([r for r, _, _ in kept], [len(some.ids) for _, _, some in kept]),
+        "image": _words((i for _, _, some in kept for i in some.ids), 1),
+        "block": _joined([some.block for _, _, some in kept]),
+        "value": _joined([changes(t.value, some) for _, t, some in kept]),
+        "calibrated": _joined([changes(t.calibrated, some) for _, t, some in kept]),
+    }
+    schema = jackknife_schema()
+    return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], lasting: bool = True) -> None:
     import pyarrow.parquet as pq
 
     handle, temporary = -1, ""
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd") as writer:
-                waiting: list[pa.Table] = []
-                for some in columns:
-                    waiting.append(_table(some, schema))
-                    if sum(t.num_rows for t in waiting) >= CHUNK:
-                        writer.write_table(pa.concat_tables(waiting))
-                        waiting.clear()
-                if waiting:
-                    writer.write_table(pa.concat_tables(waiting))
+            with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=[*NAMES, "image"]) as writer:
+                for table in tables:
+                    writer.write_table(table)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~file_mask())
         os.replace(temporary, path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
@@ -162,14 +197,16 @@ def _write(path: Path, schema: pa.Schema, columns: Iterable[Mapping[str, Any]]) 
         raise
 
 
-def _table(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
+def _canonical(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return tables as one, its texts numbered in the order in which they come: equal rows are equal bytes."""
     import pyarrow as pa
 
-    def column(name: str, type: pa.DataType) -> Any:
-        values = columns[name]
-        return values if isinstance(values, pa.ChunkedArray) else pa.array(values, type)
-
-    return pa.table({n: column(n, t) for n, t in zip(schema.names, schema.types, strict=True)}, schema)
+    whole = pa.concat_tables(tables)
+    for i, part in enumerate(whole.schema):
+        if pa.types.is_dictionary(part.type):
+            words = whole.column(i).cast(pa.string()).combine_chunks().dictionary_encode()
+            whole = whole.set_column(i, part, words)
+    return whole.combine_chunks()
 
 
 def _cells_of(path: Path) -> Iterator[tuple[Place, pa.Table, tuple[int, int]]]:
@@ -177,7 +214,7 @@ def _cells_of(path: Path) -> Iterator[tuple[Place, pa.Table, tuple[int, int]]]:
     table = read_table(path)
     if table.num_rows == 0:
         return
-    codes = [table.column(n).combine_chunks().dictionary_encode() for n in ("cell", "model")]
+    codes = [table.column(n).unify_dictionaries().combine_chunks() for n in ("cell", "model")]
     a, b = (np.asarray(c.indices) for c in codes)
     starts = np.flatnonzero(np.concatenate([[True], (a[1:] != a[:-1]) | (b[1:] != b[:-1])]))
     ends = np.append(starts[1:], table.num_rows)
@@ -199,13 +236,50 @@ def read_table(path: Path) -> pa.Table:
 
     schema = jackknife_schema() if path.name.endswith(JACKKNIFE) else deviations_schema()
     try:
-        table = pq.read_table(path)
+        # read_table would set up a data set for every file, which takes longer than to read it
+        with pq.ParquetFile(path) as file:
+            table = file.read()
         return table.select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
-        raise DataError(
-            f"cannot read {str(path)!r}: {first}; remove it, and the run measures what it held again"
-        ) from None
+        raise DataError(f"cannot read {str(path)!r}: {first}") from None
+
+
+_CHANGES = ("block", "value", "calibrated")
+
+
+@dataclass(frozen=True)
+class _Columns(Mapping[str, Any]):
+    """The columns of one file that are numbers, and its images: slicing them costs nothing beside Arrow's own."""
+
+    numbers: Mapping[str, Any]
+    image: Any
+    words: tuple[str, ...]
+
+    def images(self, rows: slice) -> tuple[str, ...]:
+        """Return the images of some rows."""
+        return tuple(self.words[i] for i in self.image[rows])
+
+    def __getitem__(self, name: str) -> Any:
+        return self.numbers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.numbers)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def _columns_of(path: Path) -> Iterator[tuple[Place, tuple[_Columns, int, int]]]:
+    """Yield (place, (columns, start, end)) of every cell of a file."""
+    columns: _Columns | None = None
+    for place, table, (start, count) in _cells_of(path):
+        if columns is None:
+            image = table.column("image").unify_dictionaries().combine_chunks()
+            names = [n for n in table.column_names if n not in (*NAMES, "image")]
+            numbers = {n: table.column(n).to_numpy(zero_copy_only=False) for n in names}
+            columns = _Columns(numbers, np.asarray(image.indices), tuple(image.dictionary.to_pylist()))
+        yield place, (columns, start, start + count)
 
 
 class TableFiles(Mapping[Place, CellTables]):
@@ -213,37 +287,37 @@ class TableFiles(Mapping[Place, CellTables]):
 
     def __init__(self, deviations: Sequence[Path], jackknife: Sequence[Path]) -> None:
         self._paths = (tuple(deviations), tuple(jackknife))
-        self._cells: tuple[dict[Place, tuple[pa.Table, tuple[int, int]]], ...] | None = None
+        self._cells: tuple[dict[Place, tuple[_Columns, int, int]], ...] | None = None
 
-    def _read(self) -> tuple[dict[Place, tuple[pa.Table, tuple[int, int]]], ...]:
+    def _read(self) -> tuple[dict[Place, tuple[_Columns, int, int]], ...]:
         if self._cells is None:
-            self._cells = tuple(
-                {place: (table, rows) for path in paths for place, table, rows in _cells_of(path)}
-                for paths in self._paths
-            )
+            self._cells = tuple(dict(part for path in paths for part in _columns_of(path)) for paths in self._paths)
         return self._cells
 
     def __getitem__(self, place: Place) -> CellTables:
         deviations, jackknife = self._read()
         place = (_utf8(place[0]), _utf8(place[1]))
-        table, (start, count) = deviations[place]
-        part = table.slice(start, count)
-        elements = part.column("element").to_numpy()
-        order = int(elements.max()) + 1
-        ids = tuple(part.column("image").to_pylist()[::order])
-        found = Deviations(ids, part.column("deviation").to_numpy().reshape(len(ids), order))
+        columns, start, end = deviations[place]
+        order = int(columns["element"][start:end].max()) + 1
+        ids = columns.images(slice(start, end, order))
+        found = Deviations(ids, columns["deviation"][start:end].reshape(len(ids), order))
         if place not in jackknife:
             return CellTables(found)
-        table, (start, count) = jackknife[place]
-        part = table.slice(start, count)
-        names, block = tuple(part.column("image").to_pylist()), part.column("block").to_numpy()
-        value, calibrated = (part.column(n).to_numpy(zero_copy_only=False) for n in ("value", "calibrated"))
+        columns, start, end = jackknife[place]
+        rows = slice(start, end)
+        names, block, value, calibrated = columns.images(rows), *(columns[n][rows] for n in _CHANGES)
         once = np.where(block == REFERENCE, SAMPLE, block)
         return CellTables(
             found,
             None if np.isnan(value).any() else Change.of(np.nan, names, value, once),
             None if np.isnan(calibrated).any() else Change.of(np.nan, names, calibrated, block),
         )
+
+    @property
+    def with_changes(self) -> frozenset[Place]:
+        """The cells of which the jackknife is there too."""
+        deviations, jackknife = self._read()
+        return frozenset(place for place in deviations if place in jackknife)
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self._read()[0])

@@ -6,7 +6,7 @@
 (1, 1, 2, 2)
 """
 
-from geed_onnx.sessions.providers import available_providers, resolve_provider
+from geed_onnx.sessions.providers import available_providers, cuda_devices, resolve_provider
 from geed_onnx.sessions.runtime import RuntimeOptions, open_session
 from geed_onnx.sessions.session import Array, CallableSession, Session, SessionFacts, sessions
 
@@ -17,6 +17,7 @@ __all__ = [
     "Session",
     "SessionFacts",
     "available_providers",
+    "cuda_devices",
     "open_session",
     "resolve_provider",
     "sessions",

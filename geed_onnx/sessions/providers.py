@@ -25,19 +25,38 @@ def _word(provider: str) -> str:
 
 @cache
 def cuda_driver() -> str | None:
-    """Return None where an NVIDIA driver sees a device, else in words what is missing.
+    """Return None where an NVIDIA driver sees a device, else in words what is missing."""
+    return None if cuda_devices() else _without_cuda()
+
+
+@cache
+def cuda_devices() -> int:
+    """Return how many devices an NVIDIA driver shows.
 
     Asked of the driver itself, so that on a machine without one no native library prints its own error text.
     """
-    library = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-    try:
-        driver = ctypes.CDLL(library)
-    except OSError:
-        return f"no NVIDIA driver was found ({library} is not there)"
+    driver = _driver()
     count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return "the NVIDIA driver sees no device"
-    return None
+    if driver is None or driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def _library() -> str:
+    return "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+
+
+def _driver() -> ctypes.CDLL | None:
+    try:
+        return ctypes.CDLL(_library())
+    except OSError:
+        return None
+
+
+def _without_cuda() -> str:
+    if _driver() is None:
+        return f"no NVIDIA driver was found ({_library()} is not there)"
+    return "the NVIDIA driver sees no device"
 
 
 def resolve_provider(word: str) -> str:

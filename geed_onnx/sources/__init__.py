@@ -19,6 +19,7 @@ from geed_onnx.sources.declared import declared_input, preprocessing_for
 from geed_onnx.sources.fingerprint import Fingerprint, fingerprint
 from geed_onnx.sources.folder import IMAGE_SUFFIXES
 from geed_onnx.sources.hub import open_hub
+from geed_onnx.sources.kept import KeptSource
 from geed_onnx.sources.plausible import plausible
 from geed_onnx.sources.preprocessing import Preprocessing, normalised, sized
 from geed_onnx.sources.source import Form, Options, Source, draw, open_source, sources
@@ -29,6 +30,7 @@ __all__ = [
     "ArraySource",
     "Fingerprint",
     "Form",
+    "KeptSource",
     "Options",
     "Preprocessing",
     "Source",

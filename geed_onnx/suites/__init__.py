@@ -1,5 +1,27 @@
-"""Which cells to run: a suite read, every fault of it named at once, and spread out into jobs."""
+"""Which cells to run: a suite read, every fault of it named at once, and spread out into jobs.
 
+::
+
+    suite = load_suite("suite.toml")           # SuiteError names every fault
+    for job in suite.jobs(): ...
+    suite_toml(suite, folder)                  # as it was resolved; loads back to an equal suite
+"""
+
+from geed_onnx.suites.faults import MISSING, Fault, SuiteError
+from geed_onnx.suites.loading import load_suite
 from geed_onnx.suites.suite import SUITE_SCHEMA, DataEntry, Job, MeasureEntry, ModelEntry, Suite
+from geed_onnx.suites.writing import suite_toml
 
-__all__ = ["SUITE_SCHEMA", "DataEntry", "Job", "MeasureEntry", "ModelEntry", "Suite"]
+__all__ = [
+    "MISSING",
+    "SUITE_SCHEMA",
+    "DataEntry",
+    "Fault",
+    "Job",
+    "MeasureEntry",
+    "ModelEntry",
+    "Suite",
+    "SuiteError",
+    "load_suite",
+    "suite_toml",
+]

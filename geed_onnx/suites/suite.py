@@ -82,7 +82,8 @@ class Job:
 class Suite:
     """Everything that `geed-onnx run` is asked for."""
 
-    path: str
+    path: str = field(compare=False)
+    """the file it was read from; the same suite may be read from another"""
     title: str
     models: tuple[ModelEntry, ...]
     data: tuple[DataEntry, ...]

@@ -13,7 +13,17 @@ from geed_onnx.taps.centre import Obstacle, lost_centre
 from geed_onnx.taps.choice import choose_taps
 from geed_onnx.taps.declarations import declaration_problems
 from geed_onnx.taps.expose import exposed, save_exposed
-from geed_onnx.taps.graph import Graph, Port, file_sha256, graph_of, image_input, image_inputs, read_graph
+from geed_onnx.taps.graph import (
+    Graph,
+    Port,
+    external_files,
+    file_sha256,
+    graph_of,
+    image_input,
+    image_inputs,
+    model_sha256,
+    read_graph,
+)
 from geed_onnx.taps.listing import Tap, list_taps
 from geed_onnx.taps.resolve import resolve_taps
 
@@ -25,12 +35,14 @@ __all__ = [
     "choose_taps",
     "declaration_problems",
     "exposed",
+    "external_files",
     "file_sha256",
     "graph_of",
     "image_input",
     "image_inputs",
     "list_taps",
     "lost_centre",
+    "model_sha256",
     "read_graph",
     "resolve_taps",
     "save_exposed",

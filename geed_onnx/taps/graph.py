@@ -160,8 +160,36 @@ def file_sha256(graph: Graph) -> str:
     ModelError
         If a file cannot be read.
     """
+    return _sha256((graph.path, *graph.external))
+
+
+def model_sha256(path: str | Path) -> str:
+    """Return what `file_sha256` returns, without reading the graph; a file is parsed to find its external data.
+
+    Raises
+    ------
+    ModelError
+        As `read_graph`, as far as it concerns the files.
+    """
+    path = Path(path)
+    return _sha256((path, *_external(_parsed(path), path)))
+
+
+def external_files(path: str | Path) -> tuple[Path, ...]:
+    """Return where a model's external data belong, whether they are there or not.
+
+    Raises
+    ------
+    ModelError
+        If the file is no ONNX file, or names a place outside its own folder.
+    """
+    path = Path(path)
+    return tuple(_external_places(_parsed(path), path))
+
+
+def _sha256(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
-    for path in (graph.path, *graph.external):
+    for path in paths:
         try:
             with path.open("rb") as file:
                 while piece := file.read(1 << 20):
@@ -294,14 +322,19 @@ def _declared(metadata: Mapping[str, str], images: Sequence[str]) -> dict[str, s
 
 def _external(model: ModelProto, path: Path) -> tuple[Path, ...]:
     found = []
-    for name in dict.fromkeys(filter(None, map(location, tensors(model)))):
-        file = path.parent / name
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise ModelError(f"{path} keeps weights in {name!r}, outside its own folder; ONNX Runtime refuses that too")
+    for file in _external_places(model, path):
         if not file.is_file():
+            name = str(file.relative_to(path.parent))
             raise ModelError(f"{path} keeps weights in {name!r}, which is not beside it: copy that file there")
         found.append(file)
     return tuple(found)
+
+
+def _external_places(model: ModelProto, path: Path) -> Iterator[Path]:
+    for name in dict.fromkeys(filter(None, map(location, tensors(model)))):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise ModelError(f"{path} keeps weights in {name!r}, outside its own folder; ONNX Runtime refuses that too")
+        yield path.parent / name
 
 
 def _rank(v: onnx.ValueInfoProto) -> int | None:

@@ -1,0 +1,238 @@
+"""The difference of two cells: paired by image where their tables are at hand, over models for families."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Literal
+
+import numpy as np
+
+from geed_onnx.comparisons.participants import Model, Participant
+from geed_onnx.errors import DataError
+from geed_onnx.estimators import (
+    Change,
+    Equivalence,
+    Estimate,
+    difference,
+    equivalence,
+    over_models,
+    paired_by_model,
+    unpaired,
+    welch,
+)
+from geed_onnx.results import CellTables, Result
+
+Of = Literal["value", "calibrated"]
+LEVEL = 0.95
+SAME = "the same cell, measured once"
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One (tap, variant) of a participant: a Result for each of its models, None where one lacks it."""
+
+    participant: Participant
+    results: tuple[Result | None, ...]
+
+    @property
+    def known(self) -> tuple[Result, ...]:
+        """The results that are there."""
+        return tuple(r for r in self.results if r is not None)
+
+    @property
+    def first(self) -> Result:
+        """The first of them."""
+        return self.known[0]
+
+    @cached_property
+    def tables(self) -> CellTables | None:
+        """What the first model's number is made of, read once; None where it was not kept."""
+        return self.participant.models[0].tables(self.first)
+
+    def missing(self, of: Of) -> str | None:
+        """Return why there is no number on this side, or None where there is one."""
+        for model, result in zip(self.participant.models, self.results, strict=True):
+            if result is None:
+                return f"{model.name} has no such tap or variant"
+            if getattr(result, of) is None:
+                return f"{model.name}: {result.reason or 'not computed, and no reason was given'}"
+        return None
+
+    def numbers(self, of: Of) -> list[float]:
+        """Return the number of each model."""
+        return [float(getattr(r, of)) for r in self.known]
+
+    def estimate(self, of: Of, level: float | None = None) -> Estimate:
+        """Return the number with its interval: as it was measured, for a family over its models at `level`."""
+        if self.participant.family:
+            return over_models(self.numbers(of), self.first.level if level is None else level)
+        r = self.first
+        low, high = (r.low, r.high) if of == "value" else (r.calibrated_low, r.calibrated_high)
+        return Estimate(self.numbers(of)[0], low, high, r.level, r.method, r.samples)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """a − b for one number of two cells, or the reason why there is none; every float is finite.
+
+    Attributes
+    ----------
+    a, b : float or None
+        The numbers of the two sides, for a family the mean over its models.
+    low_a, high_a, low_b, high_b : float or None
+        Their own intervals.
+    difference, low, high : float or None
+        a − b with the two-sided interval at `level`: positive where a is less equivariant than b.
+    paired : bool
+        Whether the interval is of differences of the same images, or of the same seeds.
+    verdict : Equivalence or None
+    """
+
+    a: float | None = None
+    b: float | None = None
+    low_a: float | None = None
+    high_a: float | None = None
+    low_b: float | None = None
+    high_b: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+    method: str | None = None
+    paired: bool = False
+    verdict: Equivalence | None = None
+    reason: str | None = None
+
+
+def difference_of(
+    of: Of, a: Cell, b: Cell, *, level: float | None = None, delta: float | None = None, problem: str | None = None
+) -> Difference:
+    """Return the difference of two cells.
+
+    Parameters
+    ----------
+    of
+        `value` or `calibrated`.
+    level
+        Of interval and verdict; by default that of the results, 0.95 where they differ.
+    delta
+        The margin of equivalence; None asks only whether they differ.
+    problem
+        Why the two are not comparable: then both numbers are given, and no difference.
+
+    Raises
+    ------
+    DataError
+        If the two are not of the same images.
+    """
+    levels = {r.level for r in (*a.known, *b.known)}
+    wanted = level if level is not None else (levels.pop() if len(levels) == 1 else LEVEL)
+    lacking = [c.missing(of) for c in (a, b)]
+    nothing = Estimate(0.0, None, None, wanted, "", 0)
+    one, other = (c.estimate(of, wanted) if lack is None else nothing for c, lack in zip((a, b), lacking, strict=True))
+    sides = Difference(
+        a=None if one is nothing else one.value,
+        low_a=one.low,
+        high_a=one.high,
+        b=None if other is nothing else other.value,
+        low_b=other.low,
+        high_b=other.high,
+        level=wanted,
+    )
+    if any(lacking):
+        return replace(sides, reason="; ".join(dict.fromkeys(reason for reason in lacking if reason)))
+    if problem is not None:
+        return replace(sides, reason=problem)
+    if a.participant.family or b.participant.family:
+        at, paired = _of_families(of, a, b)
+    else:
+        found, paired = _of_models(of, a, b, wanted)
+        if isinstance(found, str):
+            return replace(sides, reason=found)
+        at = found
+    e = at(wanted)
+    if not all(math.isfinite(v) for v in (e.value, e.low, e.high) if v is not None):
+        return replace(sides, reason="the two are too large to be subtracted")
+    return replace(
+        sides,
+        difference=e.value,
+        low=e.low,
+        high=e.high,
+        method=e.method,
+        paired=paired,
+        verdict=equivalence(at, wanted, delta),
+    )
+
+
+# --- families ---------------------------------------------------------------------------------------------------
+
+
+def _of_families(of: Of, a: Cell, b: Cell) -> tuple[Callable[[float], Estimate], bool]:
+    one, other = a.numbers(of), b.numbers(of)
+    if (seeds := _seeds(a.participant.models)) is not None and (theirs := _seeds(b.participant.models)) is not None:
+        order = sorted(seeds, key=str)
+        if set(seeds) == set(theirs):
+            pairs = [one[seeds[s]] for s in order], [other[theirs[s]] for s in order]
+            return lambda level: paired_by_model(*pairs, level), True
+    return lambda level: welch(one, other, level), False
+
+
+def _seeds(models: Sequence[Model]) -> dict[object, int] | None:
+    """Return {seed: place of its model}, or None where seeds are not known or not distinct."""
+    seeds = [m.facts.get("seed") for m in models]
+    if None in seeds or len(set(map(str, seeds))) < len(seeds):
+        return None
+    return {str(s): i for i, s in enumerate(seeds)}
+
+
+# --- models -----------------------------------------------------------------------------------------------------
+
+
+def _of_models(of: Of, a: Cell, b: Cell, level: float) -> tuple[Callable[[float], Estimate] | str, bool]:
+    """Return the difference as a function of the level, and whether it is paired; or why there is none."""
+    one, other = tables = a.tables, b.tables
+    if one is not None and other is not None and one.deviations.ids != other.deviations.ids:
+        raise DataError(
+            f"{a.participant.name!r} and {b.participant.name!r} have one fingerprint, but their tables are not of the"
+            f" same images ({len(one.deviations)} and {len(other.deviations)}); a table is damaged: measure again"
+        )
+    changes = tuple(None if t is None else _change(t, of) for t in tables)
+    x, y = changes
+    if x is not None and y is not None and (why := _enter_otherwise(x, y)) is None:
+        return partial(difference, x, y, n=a.first.samples), True
+    if a.first.key is not None and a.first.key == b.first.key and a.numbers(of) == b.numbers(of):
+        return lambda at: Estimate(0.0, 0.0, 0.0, at, SAME, a.first.samples), True
+    if x is None or y is None:
+        lacking = [c.participant.source for c, change in zip((a, b), changes, strict=True) if change is None]
+        why = f"no tables of leave-one-out changes beside {' and '.join(dict.fromkeys(lacking))}"
+    return _without_tables(of, a, b, level, why or ""), False
+
+
+def _change(tables: CellTables, of: Of) -> Change | None:
+    return tables.value if of == "value" else tables.calibrated
+
+
+def _enter_otherwise(x: Change, y: Change) -> str | None:
+    """Return how the same sample enters the two numbers differently, or None where they can be subtracted."""
+    if x.ids != y.ids:
+        return "their spreads M were taken over different images (--spread-samples)"
+    if not np.array_equal(x.block, y.block):
+        return "their references were taken on different images (--reference-samples)"
+    return None
+
+
+def _without_tables(of: Of, a: Cell, b: Cell, level: float, why: str) -> Callable[[float], Estimate] | str:
+    levels = sorted({a.first.level, b.first.level})
+    if levels != [level]:
+        measured = " and ".join(f"{known:g}" for known in levels)
+        return (
+            f"no interval at {level:g} can be made: {why}, and the results' own intervals are at {measured}; compare"
+            " folders of geed-onnx run, or the models themselves"
+        )
+    found = unpaired(a.estimate(of), b.estimate(of))
+    # the interval for two one-sided tests would be narrower, but only this one is at hand: never too lenient
+    found = replace(found, method=f"{found.method}: {why}" if found.low is not None else found.method)
+    return lambda _: found

@@ -1,0 +1,222 @@
+"""A verdict on one screen, and the files that say it to other programs, each written whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from geed_onnx.errors import UsageError
+from geed_onnx.gates import Judged, Verdict
+from geed_onnx.reports.table import PLAIN_WIDTH, clean, number
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Rows of the summary where something crossed, where all holds, and reasons beneath: it stays on one screen.
+CROSSED_ROWS, HOLDING_ROWS, REASONS = 10, 5, 3
+#: Names are shortened down to this; then a narrow terminal leaves these columns out, and never a part of a number.
+LEAST_NAME = 10
+LEFT_OUT = ("at least", "group")
+GAP = 2
+STYLES = {"holds": "green", "crossed": "bold red", "no value": "bold red"}
+
+
+def headline(verdict: Verdict) -> str:
+    """Return the verdict in one line."""
+    judged, crossed = len(verdict.judged), verdict.crossed
+    if not judged:
+        said = "nothing was judged: no threshold"
+    elif not crossed:
+        said = f"{'the one result holds' if judged == 1 else f'all {judged} hold'}"
+    else:
+        without = sum(1 for j in crossed if j.outcome == "no value")
+        share = "the one result" if judged == 1 else f"{len(crossed)} of {judged}"
+        said = f"{share} {'crosses its' if len(crossed) == 1 else 'cross their'} threshold"
+        said += f" ({without} for want of a value)" if without else ""
+    if verdict.failed:
+        said += (
+            f"; {len(verdict.failed)} failed {'cell that' if len(verdict.failed) == 1 else 'cells that'} no threshold"
+        )
+        said += " is for"
+    return said
+
+
+def gate_summary(verdict: Verdict, width: int = PLAIN_WIDTH) -> str:
+    """Return the summary as plain text, as `print_gate` shows it."""
+    out = io.StringIO()
+    print_gate(verdict, out, width)
+    return out.getvalue()
+
+
+def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None = None) -> None:
+    """Print a verdict on one screen: what crossed, the worst first; where all holds, what is nearest to its limit.
+
+    Names are shortened at their front to fit, numbers never.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    out = file or sys.stdout
+    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    good = not verdict.crossed and not verdict.failed
+    line(f"gate: {headline(verdict)}", "bold green" if good else "bold red")
+    rows = verdict.worst_first
+    if verdict.crossed:
+        rows = rows[: len(verdict.crossed)]
+    shown = rows[: CROSSED_ROWS if verdict.crossed else HOLDING_ROWS]
+    # one reason seldom comes alone: they are numbered, and said once
+    without = [str(j.reason) for j in shown if j.outcome == "no value"]
+    said = list(dict.fromkeys([*without, *(str(r.reason) for r in verdict.failed)]))
+    if shown:
+        _table(console, shown, {reason: f"({i})" for i, reason in enumerate(said, 1)})
+        if len(rows) > len(shown):
+            line(f"and {len(rows) - len(shown)} more")
+        if any(j.paired is False for j in shown):
+            line("compared without tables of deviations on both sides: the folders of two runs are compared in pairs")
+    for i, reason in enumerate(said[:REASONS], 1):
+        line(shortened(f"({i}) {clean(reason)}", 2 * console.width, front=False))
+    if len(said) > REASONS:
+        line(f"and {len(said) - REASONS} more reasons; --json has them all")
+
+
+def _table(console: Console, rows: Sequence[Judged], marks: dict[str, str]) -> None:
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    def mark(j: Judged) -> str:
+        return f" {marks[j.reason]}" if j.reason in marks else ""
+
+    names: dict[str, Callable[[Judged], str]] = {
+        "model": lambda j: j.result.label,
+        "group": lambda j: str(j.result.group["name"]),
+        "tap": lambda j: str(j.result.tap["name"]),
+        "variant": lambda j: ("calibrated:" if j.threshold.on == "calibrated" else "") + j.threshold.variant,
+    }
+    numbers: dict[str, Callable[[Judged], str]] = {
+        "is": lambda j: number(j.observed),
+        "at least": lambda j: number(j.low),
+        "limit": limit_of,
+        "": lambda j: j.outcome + mark(j),
+    }
+    cells = {heading: [clean(cell(j)) for j in rows] for heading, cell in {**names, **numbers}.items()}
+    wide = {h: max(map(cell_len, (h, *column))) for h, column in cells.items()}
+
+    def least() -> int:
+        return sum((min(wide[h], LEAST_NAME) if h in names else wide[h]) + GAP for h in cells)
+
+    for heading in LEFT_OUT:
+        if least() > console.width:
+            del cells[heading]
+    room = console.width - sum(wide[h] for h in numbers if h in cells) - GAP * len(cells)
+    fitted = shared({h: wide[h] for h in names if h in cells}, room)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
+    for heading in cells:
+        right = heading in ("is", "at least", "limit")
+        table.add_column(heading, justify="right" if right else "left", no_wrap=True)
+    for i, j in enumerate(rows):
+        row = [Text(shortened(column[i], fitted.get(h, wide[h]))) for h, column in cells.items()]
+        row[-1].stylize(STYLES[j.outcome])
+        table.add_row(*row)
+    # what no column can give way to a terminal wraps: no number is cut
+    wider = Console(file=console.file, width=max(console.width, least()), highlight=False, emoji=False)
+    wider.print(table)
+
+
+def limit_of(j: Judged) -> str:
+    """Return the limit as it is shown; of a relative one, by how much the baseline's deviation may be passed too."""
+    if j.threshold.relative:
+        return f"{number(j.limit)} (+{100 * j.threshold.limit:g}%)"
+    return number(j.limit)
+
+
+def shared(wide: dict[str, int], room: int) -> dict[str, int]:
+    """Return widths of at most `room` in all: the widest columns give, none below `LEAST_NAME`."""
+    fitted = dict(wide)
+    while sum(fitted.values()) > room:
+        widest = max(fitted, key=lambda h: fitted[h])
+        if fitted[widest] <= LEAST_NAME:
+            break
+        fitted[widest] -= 1
+    return fitted
+
+
+def shortened(text: str, room: int, *, front: bool = True) -> str:
+    """Return text of at most `room` columns: the end of a long name tells more than its front."""
+    from rich.cells import cell_len
+
+    if cell_len(text) <= room:
+        return text
+    while text and cell_len(text) > room - 1:
+        text = text[1:] if front else text[:-1]
+    return f"…{text}" if front else f"{text}…"
+
+
+def can_write(path: str | os.PathLike[str]) -> None:
+    """Refuse a path that no file can be written to, before any work is done for it.
+
+    Raises
+    ------
+    UsageError
+        If the folder is missing or not writable, or the path is a folder.
+    """
+    target = Path(path)
+    shown = repr(os.fspath(path))
+    if target.is_dir():
+        raise UsageError(f"cannot write {shown}: it is a folder; give a file name in it")
+    if not target.parent.is_dir():
+        raise UsageError(f"cannot write {shown}: there is no folder {str(target.parent)!r}")
+    wanted = target if target.exists() else target.parent
+    if not os.access(wanted, os.W_OK):
+        raise UsageError(f"cannot write {shown}: permission denied")
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text whole or not at all: to a temporary file beside it, fsynced, then renamed over.
+
+    A pipe or a device is written as it is.  Lone surrogates (a path that is no UTF-8) become their escapes.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be written.
+    """
+    can_write(path)
+    # a link stays one: what it points to is written
+    target = Path(os.path.realpath(path))
+    data = text.encode("utf-8", "backslashreplace")
+    temporary = ""
+    try:
+        if target.exists() and not target.is_file():
+            target.write_bytes(data)
+            return
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask())
+        os.replace(temporary, target)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise UsageError(f"cannot write {os.fspath(path)!r}: {error.strerror or error}") from None
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

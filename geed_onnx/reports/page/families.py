@@ -1,0 +1,72 @@
+"""Families of models: the mean over seeds, with Student's t over the models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from geed_onnx.results import Result, finite
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of one number over the models of a family; the fields are a Result's."""
+
+    models: int
+    """how many models have the number"""
+    of: int
+    """how many were measured"""
+    level: float
+    value: float | None
+    low: float | None
+    high: float | None
+    optimum: float | None
+    floor: float | None
+    null: float | None
+    calibrated: float | None
+    calibrated_low: float | None
+    calibrated_high: float | None
+    per_element: tuple[float, ...] | None
+    reason: str | None
+    failed: bool = False
+
+
+def mean_of(results: Sequence[Result]) -> Mean:
+    """Return the mean of the same cell of several models, each level over the models that have it."""
+    level = results[0].level
+    value, low, high = mean_interval([r.value for r in results], level)
+    calibrated, calibrated_low, calibrated_high = mean_interval([r.calibrated for r in results], level)
+    have = [r for r in results if r.value is not None]
+    rows = [r.per_element for r in have if r.per_element is not None]
+    alike = len({len(row) for row in rows}) == 1
+    reason = None
+    if value is None or calibrated is None:
+        missing = next((r.reason for r in results if (r.value if value is None else r.calibrated) is None), None)
+        reason = f"no model of the family has it; the first says: {missing}"
+    return Mean(
+        len(have), len(results), level, value, low, high,
+        _mean([r.optimum for r in have]), _mean([r.floor for r in have]), _mean([r.null for r in have]),
+        calibrated, calibrated_low, calibrated_high,
+        tuple(float(v) for v in np.mean(rows, axis=0)) if alike else None, reason,
+    )  # fmt: skip
+
+
+def mean_interval(values: Sequence[float | None], level: float) -> tuple[float | None, float | None, float | None]:
+    """Return mean, low, high over the models that have a value; no interval for fewer than two of them."""
+    some = np.array([v for v in values if v is not None], dtype=np.float64)
+    if not len(some):
+        return None, None, None
+    mean = float(some.mean())
+    if len(some) < 2:
+        return mean, None, None
+    half = float(special.stdtrit(len(some) - 1, 0.5 + level / 2)) * float(some.std(ddof=1)) / math.sqrt(len(some))
+    return mean, mean - half, mean + half
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    some = [v for v in values if v is not None]
+    return finite(float(np.mean(some))) if some else None

@@ -1,0 +1,197 @@
+"""The page's numbers as one JSON object: columns, with each text once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from geed_onnx.reports.page.contents import Cell, Contents, Entity
+from geed_onnx.reports.table import clean
+from geed_onnx.results import Result
+
+Value = float | str | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table of all results: its heading, what it means, whether the page shows it (the CSV does)."""
+
+    key: str
+    title: str
+    about: str
+    value: Callable[[Cell, Entity, Result, Contents], Value]
+    text: bool = False
+    shown: bool = True
+
+
+def _model(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
+    return lambda c, e, r, all: _plain(r.model.get(name))
+
+
+def _number(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
+    return lambda c, e, r, all: _plain(getattr(r, name))
+
+
+def _plain(value: Any) -> Value:
+    """Return a number as it is and anything else as printable text."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    return clean(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def worst_element(per_element: Sequence[float] | None) -> int | None:
+    """Return the element with the largest deviation."""
+    return max(range(len(per_element)), key=per_element.__getitem__) if per_element else None
+
+
+def _worst(c: Cell, e: Entity, r: Result, all: Contents) -> Value:
+    g = worst_element(r.per_element)
+    names = all.contexts[c.context].elements.names
+    return None if g is None else names[g] if g < len(names) else f"g{g}"
+
+
+def _context(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
+    return lambda c, e, r, all: str(getattr(all.contexts[c.context], name))
+
+
+COLUMNS = (
+    Column("model", "Model", "its name in the suite, else its file", lambda c, e, r, all: e.label, True),
+    Column("family", "Family", "copies of one network but for chance", lambda c, e, r, all: e.family, True),
+    Column("model_seed", "Model seed", "which copy of the family", lambda c, e, r, all: e.seed),
+    Column("step", "Step", "training step of the checkpoint", lambda c, e, r, all: e.step),
+    Column("data", "Images", "where the images come from", _context("data"), True),
+    Column("group", "Group", "the symmetry group", _context("group"), True),
+    Column("samples", "Count", "number of images: the unit of uncertainty", _number("samples")),
+    Column("seed", "Seed", "of the draw of images", _number("seed")),
+    Column("tap", "Tap", "the tensor that was looked at", lambda c, e, r, all: c.tap, True),
+    Column("variant", "Variant", "which deviation", lambda c, e, r, all: c.variant, True),
+    Column("value", "Value", "the deviation; larger is less equivariant", _number("value")),
+    Column("low", "Low", "lower end of the value's interval", _number("low")),
+    Column("high", "High", "upper end of the value's interval", _number("high")),
+    Column("optimum", "Optimum", "the value of an exactly equivariant model", _number("optimum")),
+    Column("floor", "Floor", "what resampling alone costs on this tap", _number("floor")),
+    Column("null", "Null", "the same number on unrelated images", _number("null")),
+    Column("calibrated", "Calibrated", "0 at the floor, 1 at the null", _number("calibrated")),
+    Column("calibrated_low", "Cal. low", "lower end of the calibrated interval", _number("calibrated_low")),
+    Column("calibrated_high", "Cal. high", "upper end of the calibrated interval", _number("calibrated_high")),
+    Column("worst_element", "Worst at", "the group element with the largest deviation", _worst, True),
+    Column("sensitivity", "Sensitivity", "how far f of two images lies apart; 0 if constant", _number("sensitivity")),
+    Column("reason", "Reason", "why there is no value or no calibrated value", _number("reason"), True),
+    Column("failed", "Failed", "whether the cell could not be measured",
+           lambda c, e, r, all: "yes" if r.failed else "no", True, shown=False),
+    Column("kind", "Kind", "map, vector or probability", lambda c, e, r, all: c.kind, True, shown=False),
+    Column("module", "Module", "module path in the framework", lambda c, e, r, all: _plain(r.tap.get("module")), True,
+           shown=False),
+    Column("shape", "Shape", "of the tap, without the batch", lambda c, e, r, all: _plain(r.tap.get("shape")), True,
+           shown=False),
+    Column("action", "Action", "what the group does to the tap", lambda c, e, r, all: _plain(r.tap.get("action")), True,
+           shown=False),
+    Column("level", "Level", "of the intervals", _number("level"), shown=False),
+    Column("method", "Method", "how the interval was made", _number("method"), True, shown=False),
+    Column("spread", "Spread M", "mean distance of two images' features", _number("spread"), shown=False),
+    Column("floor_method", "Floor from", "how the floor was found", _number("floor_method"), True, shown=False),
+    Column("zero_channels", "Zero channels", "share of channels that are zero", _number("zero_channels"), shown=False),
+    Column("law_defect", "Law defect", "how far the output action is from an action", _number("law_defect"),
+           shown=False),
+    Column("path", "Path", "of the model", _model("path"), True, shown=False),
+    Column("sha256", "SHA-256", "of the model", _model("sha256"), True, shown=False),
+    Column("fingerprint", "Fingerprint", "of the images used",
+           lambda c, e, r, all: _plain(r.data.get("fingerprint")), True, shown=False),
+    Column("key", "Key", "hash of all the number depends on", _number("key"), True, shown=False),
+)  # fmt: skip
+#: Columns that are shown only where they differ, or exist at all.
+ONLY_VARIED = ("family", "model_seed", "step", "data", "group", "samples", "seed", "reason")
+
+
+class _Texts:
+    """Every text once, by its number."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, int] = {}
+
+    def __call__(self, text: Value) -> int | None:
+        return None if text is None else self.places.setdefault(str(text), len(self.places))
+
+
+def payload(contents: Contents) -> dict[str, Any]:
+    """Return what the page's scripts read; texts in columns are numbers into `texts`."""
+    texts = _Texts()
+    entities = contents.entities
+    results = [c for c in contents.cells if isinstance(c.reading, Result)]
+    columns = []
+    for column in COLUMNS:
+        values: list[Any] = [
+            column.value(c, entities[c.entity], c.reading, contents) for c in results if isinstance(c.reading, Result)
+        ]
+        varied = len(set(values)) > 1 if column.key in ONLY_VARIED else True
+        if column.text:
+            values = [texts(v) for v in values]
+        columns.append(
+            {
+                "key": column.key,
+                "title": column.title,
+                "about": column.about,
+                "text": column.text,
+                "shown": column.shown and varied,
+                "long": column.key == "reason",
+                "values": values,
+            }
+        )
+    return {
+        "columns": columns,
+        "cells": _places(results, texts),
+        "means": _readings(contents.means, texts),
+        "contexts": [
+            {
+                "label": c.label,
+                "group": c.group,
+                "elements": c.elements.names,
+                "angles": c.elements.angles,
+                "note": None
+                if c.fingerprints < 2
+                else f"the models did not see the same images here ({c.fingerprints} sets): differences are not paired",
+            }
+            for c in contents.contexts
+        ],
+        "entities": [{"label": e.label, "family": bool(e.members)} for e in entities],
+        "slots": [{"label": s.label, "kind": s.kind} for s in contents.slots],
+        "runs": [{"label": r.label, "points": r.points} for r in contents.runs],
+        "chosen": contents.chosen,
+        # last: it grows until here
+        "texts": list(texts.places),
+    }
+
+
+def _places(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
+    """Return where each cell belongs, its numbers being in the columns of the table."""
+    return {
+        "entity": [c.entity for c in cells],
+        "context": [c.context for c in cells],
+        "slot": [c.slot for c in cells],
+        "variant": [texts(c.variant) for c in cells],
+        "tap": [texts(c.tap) for c in cells],
+        "per_element": [_short(c.reading.per_element) for c in cells],
+    }
+
+
+def _readings(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
+    numbers = ("value", "low", "high", "optimum", "floor", "null", "calibrated", "calibrated_low", "calibrated_high")
+    return {
+        **_places(cells, texts),
+        **{name: [getattr(c.reading, name) for c in cells] for name in numbers},
+        "reason": [texts(None if c.reading.reason is None else clean(c.reading.reason)) for c in cells],
+        "models": [getattr(c.reading, "models", 1) for c in cells],
+    }
+
+
+def _short(values: Iterable[float] | None) -> list[float] | None:
+    """Return values to seven digits, which is more than a chart shows."""
+    return None if values is None else [float(f"{v:.7g}") for v in values]
+
+
+def as_json(data: Any) -> str:
+    """Return JSON that is ASCII and ends no script element, whatever the texts in it are."""
+    text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,0 +1,348 @@
+"""Paired differences against a slow jackknife from raw numbers; MOVER, Welch, TOST against closed forms and scipy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import comparison_tools as tools
+import numpy as np
+import pytest
+from comparison_tools import Raw, alone, cell, random_raw
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from geed_onnx.comparisons import compare
+from geed_onnx.errors import MeasureError, UsageError
+from geed_onnx.estimators import (
+    REFERENCE,
+    SAMPLE,
+    Change,
+    Estimate,
+    difference,
+    equivalence,
+    interval,
+    over_models,
+    paired_by_model,
+    unpaired,
+    welch,
+)
+
+# ---- the oracle: leave one image out, compute everything again ------------------------------------------------------
+
+
+def mean_deviation(raw: Raw, out: str | None) -> float:
+    kept = [sum(row) / len(row) for image, row in raw.deviations.items() if image != out]
+    return sum(kept) / len(kept)
+
+
+def mean_distance(raw: Raw, out: str | None) -> float:
+    assert raw.features is not None
+    points = [p for image, p in raw.features.items() if image != out]
+    pairs = [math.dist(p, q) for i, p in enumerate(points) for q in points[i + 1 :]]
+    return sum(pairs) / len(pairs)
+
+
+def mean_floor(raw: Raw, out: str | None) -> float:
+    assert raw.floor is not None
+    kept = [v for image, row in raw.floor.items() if image != out for v in row]
+    return sum(kept) / len(kept)
+
+
+def mean_null(raw: Raw, out: str | None) -> float:
+    """Element g of broken orbit i is of image i + g: both are gone with either image."""
+    assert raw.null is not None
+    images = list(raw.null)
+    kept = []
+    for i, image in enumerate(images):
+        for g, v in enumerate(raw.null[image]):
+            if out not in (image, images[(i + g) % len(images)]):
+                kept.append(v)
+    return sum(kept) / len(kept)
+
+
+def plain(raw: Raw, out: str | None) -> float:
+    return mean_deviation(raw, out)
+
+
+def latent(raw: Raw, out: str | None) -> float:
+    return mean_deviation(raw, out) / mean_distance(raw, out)
+
+
+def calibrated(raw: Raw, out: str | None) -> float:
+    floor = mean_floor(raw, out)
+    return (mean_deviation(raw, out) - floor) / (mean_null(raw, out) - floor)
+
+
+def calibrated_latent(raw: Raw, out: str | None) -> float:
+    m = mean_distance(raw, out)
+    e, floor, null = (mean(raw, out) / m for mean in (mean_deviation, mean_floor, mean_null))
+    return (e - floor) / (null - floor)
+
+
+def slow_interval(
+    statistic: Callable[[Raw, str | None], float], a: Raw, b: Raw, blocks: Sequence[Sequence[str]], level: float
+) -> tuple[float, float, float]:
+    """The jackknife of statistic(a) − statistic(b), image by image; blocks of images that were drawn alike."""
+    whole = statistic(a, None) - statistic(b, None)
+    variance = third = below = 0.0
+    for block in blocks:
+        n = len(block)
+        changes = [whole - (statistic(a, image) - statistic(b, image)) for image in block]
+        part = (n - 1) / n * sum(u * u for u in changes)
+        variance += part
+        below += part**2 / (n - 1)
+        third += sum(u**3 for u in changes)
+    skew, t = third / variance**1.5, stats.t.ppf(0.5 + level / 2, variance**2 / below)
+
+    def hall(y: float) -> float:
+        inner = 1 + skew * (y - skew / 6)
+        return 3 / skew * (math.copysign(abs(inner) ** (1 / 3), inner) - 1)
+
+    error = math.sqrt(variance)
+    return whole, whole - error * hall(t), whole - error * hall(-t)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("level", [0.95, 0.8])
+@pytest.mark.parametrize(
+    ("statistic", "normaliser", "of"),
+    [
+        (plain, "none", "value"),
+        (latent, "spread-l2", "value"),
+        (calibrated, "none", "calibrated"),
+        (calibrated_latent, "spread-l2", "calibrated"),
+    ],
+)
+def test_a_paired_difference_is_a_jackknife_of_the_difference(
+    statistic: Callable[[Raw, str | None], float], normaliser: str, of: Any, level: float, seed: int
+) -> None:
+    a, b = random_raw(seed), random_raw(100 + seed, shift=0.05)
+    sample = list(a.deviations)
+    around = [i for i in a.features or () if i not in sample and normaliser != "none"]
+    references = list(a.null or ())
+    blocks = [sample, around]
+    if of == "calibrated":
+        blocks = [references, [i for i in sample if i not in references], around]
+    expected = slow_interval(statistic, a, b, [block for block in blocks if block], level)
+    pair = [(alone(cell(a, "a", normaliser=normaliser)), alone(cell(b, "b", normaliser=normaliser)))]
+    [row] = compare(pair, on=of, level=level).rows
+    found = row.judged
+    assert found.paired
+    assert row.on == of
+    assert (found.difference, found.low, found.high) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    assert (found.a, found.b) == pytest.approx((statistic(a, None), statistic(b, None)), rel=1e-12)
+
+
+def test_the_oracle_can_fail() -> None:
+    """Blocks matter: the calibrated interval is another one where references are not told from the rest."""
+    a, b = random_raw(0), random_raw(100, shift=0.05)
+    sample, references = list(a.deviations), list(a.null or ())
+    rest = [i for i in sample if i not in references]
+    one = slow_interval(calibrated, a, b, [references, rest], 0.95)
+    other = slow_interval(calibrated, a, b, [sample], 0.95)
+    assert abs(one[1] - other[1]) > 1e-3
+
+
+# ---- difference -----------------------------------------------------------------------------------------------------
+
+
+def change(x: np.ndarray[Any, Any], value: float | None = None) -> Change:
+    """The change of a mean over images."""
+    ids = tuple(f"{i:04}" for i in range(len(x)))
+    mean = float(x.mean()) if value is None else value
+    return Change.of(mean, ids, (x - x.mean()) / (len(x) - 1), np.full(len(x), SAMPLE))
+
+
+def test_a_number_against_itself_is_exactly_zero() -> None:
+    x = change(np.random.default_rng(0).exponential(size=20))
+    found = difference(x, x, 0.95, 20)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    verdict = equivalence(partial(difference, x, x, n=20), 0.95, 1e-300)
+    assert (verdict.different, verdict.equivalent, verdict.word) == (False, True, "equivalent")
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.5, 0.9, 0.95, 0.999]))
+def test_the_other_way_round_is_the_mirror_image(seed: int, level: float) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = change(rng.exponential(size=9)), change(rng.normal(size=9))
+    one, other = difference(a, b, level, 9), difference(b, a, level, 9)
+    assert one.low is not None
+    assert one.high is not None
+    assert other.value == -one.value
+    assert (other.low, other.high) == pytest.approx((-one.high, -one.low), rel=1e-9, abs=1e-15)
+    assert one.low <= one.value <= one.high
+
+
+def test_rounding_is_not_a_difference_and_a_constant_one_is() -> None:
+    x = np.full(8, -1.0)
+    rounded = difference(change(x), change(x, -1.0 + 4e-16), 0.95, 8)
+    assert rounded.low is not None
+    assert rounded.high is not None
+    assert rounded.low <= 0 <= rounded.high
+    real = difference(change(x), change(x, -1.0 + 1e-9), 0.95, 8)
+    assert real.low == real.high == real.value != 0
+
+
+def test_one_image_tells_nothing_of_uncertainty() -> None:
+    x, y = change(np.array([1.0, 2.0])), change(np.array([1.0, 3.0]))
+    found = difference(x, y, 0.95, 1)
+    assert (found.low, found.high) == (None, None)
+    assert equivalence(partial(difference, x, y, n=1), 0.95, 100.0).word == "undecided"
+
+
+def test_other_images_or_other_references_do_not_subtract() -> None:
+    x = change(np.arange(4.0))
+    other = Change.of(0.0, ("a", "b", "c", "d"), x.changes, x.block)
+    with pytest.raises(MeasureError, match="the same images: 4 and 4, of which 0 are in both"):
+        difference(x, other, 0.95, 4)
+    blocks = Change.of(0.0, x.ids, x.changes, [REFERENCE, SAMPLE, SAMPLE, SAMPLE])
+    with pytest.raises(MeasureError, match="same reference images"):
+        difference(x, blocks, 0.95, 4)
+
+
+@pytest.mark.parametrize("draw", ["normal", "exponential"])
+def test_the_paired_interval_covers_and_the_unpaired_one_is_wider(draw: str) -> None:
+    """600 experiments of 30 images, most of whose effect both models share."""
+    rng = np.random.default_rng(5)
+    n, trials = 30, 600
+    covered, wider, covered_unpaired = 0, 0, 0
+    for _ in range(trials):
+        shared = getattr(rng, draw)(size=n)
+        a, b = shared + 0.3 * getattr(rng, draw)(size=n), shared + 0.3 * rng.normal(size=n)
+        truth = 0.3 if draw == "exponential" else 0.0
+        x, y = change(a), change(b)
+        found = difference(x, y, 0.9, n)
+        loose = unpaired(interval(x, 0.9, n), interval(y, 0.9, n))
+        assert found.low is not None
+        assert found.high is not None
+        assert loose.low is not None
+        assert loose.high is not None
+        covered += found.low <= truth <= found.high
+        covered_unpaired += loose.low <= truth <= loose.high
+        wider += loose.high - loose.low > found.high - found.low
+    # 4 standard errors of a proportion of 600 are 5 %
+    assert covered / trials == pytest.approx(0.9, abs=0.05)
+    assert covered_unpaired / trials > 0.95
+    assert wider > 0.98 * trials
+
+
+# ---- MOVER ----------------------------------------------------------------------------------------------------------
+
+
+def wilson(hits: int, n: int) -> Estimate:
+    z, p = stats.norm.ppf(0.975), hits / n
+    centre, reach = p + z * z / 2 / n, z * math.sqrt(p * (1 - p) / n + z * z / 4 / n / n)
+    low, high = ((centre + way * reach) / (1 + z * z / n) for way in (-1, 1))
+    return Estimate(p, low, high, 0.95, "Wilson", n)
+
+
+def test_mover_of_two_proportions_is_newcombes_published_interval() -> None:
+    """Newcombe (1998), method 10, which MOVER generalises: 56/70 − 48/80 is 0.2, from 0.0524 to 0.3339."""
+    found = unpaired(wilson(56, 70), wilson(48, 80))
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-5)
+    assert "MOVER" in found.method
+
+
+def test_mover_of_symmetric_intervals_adds_squares_and_turns_round() -> None:
+    a, b = Estimate(3.0, 0.0, 6.0, 0.95, "", 9), Estimate(1.0, -3.0, 5.0, 0.95, "", 9)
+    found = unpaired(a, b)
+    assert (found.low, found.high) == (2 - 5, 2 + 5)
+    back = unpaired(b, a)
+    assert (back.value, back.low, back.high) == (-2, -7, 3)
+    assert unpaired(a, Estimate(1.0, None, None, 0.95, "none: one image", 1)).low is None
+    with pytest.raises(MeasureError, match=r"0\.95 and 0\.9 do not combine"):
+        unpaired(a, Estimate(1.0, 0.0, 2.0, 0.9, "", 9))
+
+
+# ---- families -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("level", [0.95, 0.6])
+def test_families_against_scipy(level: float) -> None:
+    rng = np.random.default_rng(2)
+    a, b = rng.normal(1, 0.1, 5).tolist(), rng.normal(1.1, 0.4, 5).tolist()
+    mean = over_models(a, level)
+    assert (mean.low, mean.high) == pytest.approx(
+        stats.t.interval(level, 4, np.mean(a), stats.sem(a)), rel=1e-9
+    )  # fmt: skip
+    paired = paired_by_model(a, b, level)
+    assert (paired.low, paired.high) == pytest.approx(stats.ttest_rel(a, b).confidence_interval(level), rel=1e-9)
+    assert "paired by seed" in paired.method
+    found = welch(a, b[:3], level)
+    expected = stats.ttest_ind(a, b[:3], equal_var=False).confidence_interval(level)
+    assert (found.low, found.high) == pytest.approx(expected, rel=1e-9)
+    assert found.value == pytest.approx(np.mean(a) - np.mean(b[:3]))
+
+
+def test_one_model_has_no_interval_over_models() -> None:
+    assert over_models([2.0], 0.95) == Estimate(2.0, None, None, 0.95, "none: one model", 1)
+    found = welch([1.0], [2.0, 3.0], 0.95)
+    assert (found.value, found.low, found.method) == (-1.5, None, "none: one model in a family")
+    assert (welch([1.0, 1.0], [2.0, 2.0], 0.95).low, welch([1.0, 1.0], [2.0, 2.0], 0.95).high) == (-1.0, -1.0)
+
+
+# ---- equivalence ----------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10_000), st.floats(0.01, 3), st.sampled_from([0.9, 0.95, 0.99]))
+def test_equivalence_is_two_one_sided_t_tests(seed: int, delta: float, level: float) -> None:
+    """For a mean of symmetric numbers (no skewness) both hypotheses are plain t tests."""
+    half = np.random.default_rng(seed).normal(size=6)
+    x = np.concatenate([half, -half]) + 0.3
+    found = equivalence(partial(difference, change(x), change(np.zeros(12)), n=12), level, delta)
+    above = stats.ttest_1samp(x, -delta, alternative="greater").pvalue
+    below = stats.ttest_1samp(x, delta, alternative="less").pvalue
+    assert found.equivalent == (max(above, below) < 1 - level)
+    assert found.different == (stats.ttest_1samp(x, 0).pvalue < 1 - level)
+
+
+@pytest.mark.parametrize(
+    ("mean", "error", "delta", "word"),
+    [
+        (0.0, 0.1, 1.0, "equivalent"),
+        (0.5, 0.1, 1.0, "different but equivalent"),
+        (3.0, 0.1, 1.0, "different"),
+        (0.0, 1.0, 1.0, "undecided"),
+        (0.5, 0.1, None, "different"),
+        (0.0, 0.1, None, "undecided"),
+    ],
+)
+def test_the_four_verdicts(mean: float, error: float, delta: float | None, word: str) -> None:
+    def at(level: float) -> Estimate:
+        reach = error * stats.norm.ppf(0.5 + level / 2)
+        return Estimate(mean, mean - reach, mean + reach, level, "normal", 50)
+
+    assert equivalence(at, 0.95, delta).word == word
+    if delta is not None:  # the closed form: |mean| + z error < delta
+        assert equivalence(at, 0.95, delta).equivalent == (abs(mean) + 1.6448536 * error < delta)
+
+
+@pytest.mark.parametrize("delta", [-0.1, 0.0, math.nan, math.inf])
+def test_a_margin_must_be_a_positive_number(delta: float) -> None:
+    x = change(np.arange(4.0))
+    with pytest.raises(UsageError, match="must be a positive number, not "):
+        equivalence(partial(difference, x, x, n=4), 0.95, delta)
+
+
+def test_a_level_of_half_tests_nothing() -> None:
+    x = change(np.arange(4.0))
+    with pytest.raises(UsageError, match=r"at a level above 0\.5 \(0\.95 is 95 %\), not 0\.5"):
+        equivalence(partial(difference, x, x, n=4), 0.5, 0.1)
+    assert equivalence(partial(difference, x, x, n=4), 0.5).equivalent is None
+
+
+def test_tools_are_what_the_engine_makes() -> None:
+    """The cells of these tests have the tables that `measure` gives, as far as comparisons look at them."""
+    (result, tables), *_ = [row for row in tools.measured("digits-cnn", samples=4) if row[0].variant == "latent-l2"]
+    made, like = cell(random_raw(0), normaliser="spread-l2")
+    assert tables.value is not None
+    assert tables.calibrated is not None
+    assert like.value is not None
+    assert like.calibrated is not None
+    assert set(np.unique(tables.calibrated.block)) == {REFERENCE, 2}  # all four images are references, 196 around
+    assert set(np.unique(like.calibrated.block)) == {REFERENCE, SAMPLE, 2}
+    assert (tables.value.value, like.value.value) == (result.value, made.value)
