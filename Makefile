@@ -7,11 +7,14 @@ BIN := $(VENV)/bin
 VENVS ?= .venvs
 FRAMEWORKS := pytorch keras jax sklearn escnn
 SHARED ?= ../shared
+RUNS ?= runs
 
-.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup exporters
+.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup exporters extras
 
-demo: setup            ## measure the shipped models and print the table
-	$(BIN)/geed-onnx demo
+demo: setup            ## run the shipped suite, write its page, and tell what the numbers say
+	$(BIN)/geed-onnx run models/demo.toml -o $(RUNS)/demo --page $(RUNS)/demo/report.html
+	$(BIN)/geed-onnx demo -o $(RUNS)/demo
+	@echo "the page: $(RUNS)/demo/report.html"
 
 test: setup            ## all tests
 	$(BIN)/python -m pytest
@@ -36,10 +39,14 @@ bench: setup           ## figures of benchmarks/RESULTS.md
 	$(BIN)/python benchmarks/rotation.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/many_cells.py
 	$(BIN)/python benchmarks/coverage.py
 
 real-models: setup     ## the table of third-party files; SHARED holds models-real/ and data/
 	$(BIN)/python benchmarks/real_models.py $(SHARED)
+
+extras: $(VENVS)/extras/.ready   ## Ray and MLflow: a real local cluster, a real local server
+	$(VENVS)/extras/bin/python -m pytest tests/extras
 
 exporters: $(FRAMEWORKS:%=exporter-%)   ## build every framework's environment and run its exporter's tests
 
@@ -76,6 +83,12 @@ $(VENVS)/%/.ready: pyproject.toml
 	$(VENVS)/$*/bin/python -m pip install -q -e '.[$*]' 'pytest>=8.0'
 	@# escnn's own requirements do not build beside a current NumPy; the extra brings what it really needs
 	if [ $* = escnn ]; then $(VENVS)/$*/bin/python -m pip install -q --no-deps escnn==1.0.11; fi
+	@touch $@
+
+$(VENVS)/extras/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENVS)/extras
+	$(VENVS)/extras/bin/python -m pip install -q --upgrade pip
+	$(VENVS)/extras/bin/python -m pip install -q -e '.[ray,mlflow]' 'pytest>=8.0'
 	@touch $@
 
 .PRECIOUS: $(VENVS)/%/.ready

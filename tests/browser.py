@@ -60,6 +60,11 @@ class Opened:
         assert [r for r in self.requests if not r.startswith(("data:", "blob:"))] == [path.as_uri()]
 
 
+def dismissed(dialog: Any, found: Opened) -> None:
+    found.said.append(f"dialog: {dialog.message}")
+    dialog.dismiss()
+
+
 @contextmanager
 def opened(running: Any, path: Path, **context: Any) -> Iterator[Opened]:
     """Open a file; `context` as `new_context` takes it (viewport, color_scheme, …)."""
@@ -68,7 +73,7 @@ def opened(running: Any, path: Path, **context: Any) -> Iterator[Opened]:
     found = Opened(page)
     page.on("console", lambda m: found.said.append(f"{m.type}: {m.text}") if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: found.said.append(f"uncaught: {error}"))
-    page.on("dialog", lambda d: (found.said.append(f"dialog: {d.message}"), d.dismiss()))
+    page.on("dialog", lambda dialog: dismissed(dialog, found))
     surroundings.on("request", lambda r: found.requests.append(r.url))
     page.goto(path.as_uri())
     page.wait_for_selector("html[data-ready]", timeout=15000)

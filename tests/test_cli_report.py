@@ -133,8 +133,9 @@ def test_what_is_wrong_is_one_line(
 
 def test_the_gallery_of_a_real_run_is_on_its_page(tmp_path: Path) -> None:
     plan = make_plan(
-        str(SHIPPED / "digits-cnn.onnx"), str(SHIPPED / "digits-test.parquet"), "C4", taps=None, variants=None, acts=None,
-        declared=True, settings=Settings(4), input=None, layout=None, preprocessing={}, runtime=RuntimeOptions("cpu"),
+        str(SHIPPED / "digits-cnn.onnx"), str(SHIPPED / "digits-test.parquet"), "C4", taps=None, variants=None,
+        acts=None, declared=True, settings=Settings(4), input=None, layout=None, preprocessing={},
+        runtime=RuntimeOptions("cpu"),
         column=None, skip_bad=False, streaming=None,
     )  # fmt: skip
     rows = [(replace(m.result, model={**m.result.model, "name": "digits"}), m.tables) for m in measure_plan(plan)]

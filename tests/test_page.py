@@ -89,7 +89,7 @@ def test_other_names_stand_by_place_and_the_last_is_latent_and_scores() -> None:
 
 def test_a_few_strangers_do_not_take_the_names_away() -> None:
     usual = [("map", "block1"), ("map", "block2")]
-    assert labels(usual, usual, usual, [("map", "odd")], [("map", "odder")])[:2] == ["block1", "block2"]
+    assert {"block1", "block2"} < set(labels(usual, usual, usual, [("map", "odd")], [("map", "odder")]))
 
 
 def test_one_name_of_two_kinds_is_two_columns() -> None:
@@ -188,7 +188,7 @@ def test_groups_and_images_are_contexts_and_a_failed_cell_belongs_to_its_own() -
 
 def test_folders_of_one_name_are_told_apart() -> None:
     found = contents_of([result(data="a/test"), result(data="b/test")])
-    assert [c.label for c in found.contexts] == ["C4 on 8 images of a/test, seed 0", "C4 on 8 images of b/test, seed 0"]
+    assert [c.label for c in found.contexts] == ["C4 on 8 images of a/test", "C4 on 8 images of b/test"]
 
 
 def test_unlike_images_under_one_name_are_said() -> None:
@@ -312,8 +312,9 @@ def test_what_has_no_number_is_said_with_its_reason() -> None:
 def test_provenance_has_hashes_versions_run_and_suite() -> None:
     found = collection(result(notes=("careful",)), run={"geed_onnx": "9.9"}, suite='title = "Belt"\n[[models]]\n')
     text = Parsed(page_html(found)).text
-    for said in ("Belt", "ab" * 32, "CPUExecutionProvider", "geed-onnx 0.1.0, onnx 1.0", '"geed_onnx": "9.9"', "[[models]]",
-                 "f" * 16, "height 8, width 8", "careful", "jackknife", "Read from runs/made-up"):  # fmt: skip
+    for said in ("Belt", "ab" * 32, "CPUExecutionProvider", "geed-onnx 0.1.0, onnx 1.0", '"geed_onnx": "9.9"',
+                 "[[models]]", "f" * 16, "height 8, width 8", "careful", "jackknife",
+                 "Read from runs/made-up"):  # fmt: skip
         assert said in text
 
 
@@ -412,7 +413,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full)
-        with pytest.raises(UsageError, match="cannot write the page to '.*page.html': No space left on device"):
+        with pytest.raises(UsageError, match=r"cannot write the page to '.*page\.html': No space left on device"):
             write_page(collection(result()), target)
     assert os.listdir(tmp_path) == ["page.html"]
     assert target.read_text(encoding="utf-8") == "before"

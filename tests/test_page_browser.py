@@ -51,12 +51,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for seed in (0, 1, 2)
         for step in (0, 100, 200)
     ]  # fmt: skip
-    flat = replace(result(name="alpha", path="alpha.onnx", tap="scores", kind="probability", variant="softmax"),
-                   calibrated=None, calibrated_low=None, calibrated_high=None, reason="an insensitive network")  # fmt: skip
+    scores = result(name="alpha", path="alpha.onnx", tap="scores", kind="probability", variant="softmax")
+    flat = replace(scores, calibrated=None, calibrated_low=None, calibrated_high=None, reason="an insensitive network")
     found = collection(*results, flat, failed(name="gamma", path="gamma.onnx"))
     verdict = judge(found.results, [Threshold("channelwise", -0.7, model=m) for m in ("alpha", "beta")])
-    extra = Section("further", "Further", "<table><thead><tr><th>Name</th><th>Number</th></tr></thead><tbody>"
-                    '<tr><td>b</td><td data-value="10">ten</td></tr><tr><td>a</td><td data-value="9">nine</td></tr></tbody></table>')  # fmt: skip
+    head = "<thead><tr><th>Name</th><th>Number</th></tr></thead>"
+    rows = '<tr><td>b</td><td data-value="10">ten</td></tr><tr><td>a</td><td data-value="9">nine</td></tr>'
+    extra = Section("further", "Further", f"<table>{head}<tbody>{rows}</tbody></table>")
     path = tmp_path_factory.mktemp("page") / "page.html"
     write_page(found, path, sections=[extra], verdict=verdict, title="Small")
     return path
@@ -95,6 +96,7 @@ def test_every_chart_is_drawn_without_complaint_or_request(running: Any, small: 
         it.clean(small)
 
 
+@pytest.mark.slow
 def test_scale_group_and_models_are_chosen(running: Any, small: Path) -> None:
     with opened(running, small) as it:
         page = it.page
@@ -223,6 +225,7 @@ def test_names_of_others_do_nothing(running: Any, tmp_path: Path) -> None:
         it.clean(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_theme_follows_the_system_and_the_button(running: Any, small: Path, scheme: str) -> None:
     def ground(page: Any) -> int:
@@ -267,6 +270,7 @@ def test_phone_does_not_scroll_sideways(running: Any, small: Path) -> None:
         it.clean(small)
 
 
+@pytest.mark.slow
 def test_lines_beyond_the_colours_are_refused(running: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     write_page(collection(*many(12, 2, 1)), path)
@@ -281,6 +285,7 @@ def test_lines_beyond_the_colours_are_refused(running: Any, tmp_path: Path) -> N
         it.clean(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "results",
     [[], [failed()], [failed(), failed(name="other")], [result()], [result(order=1, group="C1")],

@@ -594,15 +594,20 @@ def test_what_is_written_loads_back_to_the_same_suite(odd_files: Path, suite: Su
 # --- the demo ---------------------------------------------------------------------------------------------------
 
 
-def test_the_demo_suite_is_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geed_onnx.cli.demo import IMAGES, ROWS
+def test_the_demo_suite_has_every_shipped_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    from geed_onnx.cli import demo
 
     monkeypatch.chdir(ROOT)
     suite = load_suite("models/demo.toml")
-    assert [(m.path, m.name, m.declared_action) for m in suite.models] == [
-        (f"models/shipped/{row.file}", row.title, row.declared) for row in ROWS
-    ]
-    assert [d.source for d in suite.data] == [f"models/shipped/{IMAGES}"]
+    assert {m.path for m in suite.models} == {as_typed(str(p)) for p in Path("models/shipped").glob("*.onnx")}
+    assert len({m.path for m in suite.models}) == 8
+    names = {m.name: m for m in suite.models}
+    told = (demo.TRAINED, demo.UNTRAINED, demo.INT8, demo.COPIED, demo.KERAS, demo.FLAX, demo.C8, demo.NAIVE)
+    assert {*told, "scikit-learn MLP"} == set(names)
+    # one file in two ways
+    assert names[demo.C8].path == names[demo.NAIVE].path
+    assert [m.name for m in suite.models if not m.declared_action] == [demo.NAIVE]
+    assert [d.source for d in suite.data] == ["models/shipped/digits-test.parquet"]
     assert (suite.groups, suite.samples, suite.seeds) == (("C8",), (50,), (0,))
     assert load_suite(ROOT / "models" / "demo.toml") == suite
 

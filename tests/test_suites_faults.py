@@ -267,6 +267,10 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         {"model": 'constants = { t = "one" }'},
         "models[0].constants.t: 'one' – expected a number, or the path of a .npy file",
     ),
+    "constant beyond every float": (
+        {"model": f"constants = {{ t = 1{'0' * 400} }}"},
+        "models[0].constants.t: a number of 1329 bits – expected a number, or the path of a .npy file",
+    ),
     "constant that is not there": (
         {"model": 'constants = { t = "maks.npy" }'},
         "models[0].constants.t: 'maks.npy' – no such file: 'maks.npy'; did you mean 'mask.npy'?",

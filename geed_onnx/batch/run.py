@@ -5,18 +5,19 @@ from __future__ import annotations
 import datetime
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from geed_onnx.batch.bench import Bench
 from geed_onnx.batch.journal import Journal
 from geed_onnx.batch.remote import Mirror, is_remote
 from geed_onnx.batch.tasks import Fresh, Outcome, Task
 from geed_onnx.batch.workers import Engine, Here
-from geed_onnx.errors import UsageError
+from geed_onnx.errors import GeedError, UsageError
 from geed_onnx.results import Result
 from geed_onnx.suites import Suite, suite_toml
 
@@ -112,7 +113,7 @@ def run_suite(
     with Journal(folder, watcher.note, mirror.fetch if mirror is not None else None) as journal:
         text = suite_toml(suite, output)
         journal.describe(text, record | {"state": "running"})
-        outcomes = (engine or Here()).outcomes(tasks, journal.tickets, journal.known, watcher.passes)
+        outcomes = _outcomes(engine or Here(), tasks, journal, watcher)
         count = _Count(watcher, len(tasks))
         with closing(_written(outcomes, journal)) as written:
             for outcome in written:
@@ -145,6 +146,24 @@ def local_folder(output: str) -> Path:
     if not folder.exists() and folder.parent.exists() and not os.access(folder.parent, os.W_OK):
         raise UsageError(f"cannot write to {output!r}: permission denied")
     return folder
+
+
+def _outcomes(engine: Engine, tasks: Sequence[Task], journal: Journal, watcher: Watcher) -> Iterator[Outcome]:
+    """Yield the outcomes of tasks that were done before, for which nobody need be woken, then those of the others."""
+    others, bench = list(tasks), Bench()
+    if journal.tickets:
+        others = []
+        for task in tasks:
+            try:
+                ticket = bench.ticket(task)
+            except GeedError:
+                ticket = ""  # what is wrong with it becomes its row
+            if ticket in journal.tickets:
+                yield Outcome(task.number, ticket, unopened=True)
+            else:
+                others.append(task)
+    if others:
+        yield from engine.outcomes(others, journal.tickets, journal.known, watcher.passes)
 
 
 def _written(outcomes: Iterator[Outcome], journal: Journal) -> Generator[Outcome, None, None]:

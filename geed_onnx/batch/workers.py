@@ -164,13 +164,15 @@ class _Worker:
         self.waiting = [t for t in self.waiting if t.number != outcome.number]
 
     def stop(self) -> None:
-        """End the process, at once."""
+        """End the process: by itself if it is idle, at once if it is not."""
+        self.pipe.close()
+        if not self.waiting:
+            self.process.join(5)
         self.process.terminate()
         self.process.join(5)
         if self.process.is_alive():
             self.process.kill()
             self.process.join()
-        self.pipe.close()
 
 
 def _cores() -> int:

@@ -1,51 +1,35 @@
-"""`geed-onnx demo`: the shipped models, from every framework, measured on the shipped images."""
+"""`geed-onnx demo`: the shipped suite, networks from every framework, run and told."""
 
 from __future__ import annotations
 
-import os
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from geed_onnx.cli.door import warn
+from geed_onnx.cli.door import say
 from geed_onnx.cli.main import main
-from geed_onnx.cli.measuring import progress_bar, show
+from geed_onnx.cli.running import loaded, watching
 from geed_onnx.errors import ActionError, DataError
 
 if TYPE_CHECKING:
     from geed_onnx.results import Result
+    from geed_onnx.suites import Suite
 
-IMAGES = "digits-test.parquet"
+#: Names in the suite that the story speaks of.
+TRAINED, UNTRAINED, INT8 = "PyTorch CNN", "PyTorch CNN, untrained", "PyTorch CNN, int8"
+COPIED, KERAS, FLAX = "PyTorch weights in Keras", "Keras CNN", "Flax CNN"
+C8, NAIVE = "escnn C8-CNN", "escnn C8-CNN, read naively"
 
-
-@dataclass(frozen=True)
-class Shipped:
-    """One row of the demo: a file, and whether the channel actions that it declares are used."""
-
-    file: str
-    title: str
-    declared: bool = True
+Readings = Mapping[str, Sequence["Result"]]
 
 
-TRAINED = Shipped("digits-cnn.onnx", "PyTorch CNN")
-UNTRAINED = Shipped("digits-cnn-untrained.onnx", "PyTorch CNN, untrained")
-INT8 = Shipped("digits-cnn-int8.onnx", "PyTorch CNN, int8")
-COPIED = Shipped("digits-cnn-keras-copied.onnx", "PyTorch weights in Keras")
-KERAS = Shipped("digits-cnn-keras.onnx", "Keras CNN")
-FLAX = Shipped("digits-cnn-flax.onnx", "Flax CNN")
-MLP = Shipped("digits-mlp.onnx", "scikit-learn MLP")
-C8 = Shipped("digits-c8cnn.onnx", "escnn C8-CNN")
-NAIVE = Shipped("digits-c8cnn.onnx", "escnn C8-CNN, read naively", declared=False)
-ROWS = (TRAINED, UNTRAINED, INT8, COPIED, KERAS, FLAX, MLP, C8, NAIVE)
-
-Readings = Mapping[Shipped, Sequence["Result"]]
-
-
-def shipped_folder() -> Path:
-    """Return the folder of the shipped models: inside the installed package, or in the checkout it runs from.
+def shipped_suite() -> Path:
+    """Return the demo's suite: inside the installed package, or in the checkout it runs from.
 
     Raises
     ------
@@ -53,9 +37,9 @@ def shipped_folder() -> Path:
         If neither is there.
     """
     package = Path(__file__).resolve().parent.parent
-    for folder in (package / "shipped", package.parent / "models" / "shipped"):
-        if (folder / TRAINED.file).is_file():
-            return folder
+    for folder in (package, package.parent / "models"):
+        if (folder / "demo.toml").is_file() and (folder / "shipped").is_dir():
+            return folder / "demo.toml"
     raise DataError("the shipped models are not in this installation; install the wheel, or run from a checkout")
 
 
@@ -64,10 +48,11 @@ def shipped_folder() -> Path:
 @click.option(
     "--samples", type=click.IntRange(2, 300), metavar="N", default=50, show_default=True, help="Images drawn."
 )
+@click.option("-o", "--output", metavar="DIR", help="Folder of the run; kept, and taken up again.  [default: none]")
 @click.option("--full", is_flag=True, help="Every row of every network, with intervals and reference levels.")
 @click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
-def demo(group: str, samples: int, full: bool, as_json: bool) -> None:
-    """Measure the shipped digit networks on the same images and say what the numbers tell.
+def demo(group: str, samples: int, output: str | None, full: bool, as_json: bool) -> None:
+    """Run the shipped suite of digit networks and say what the numbers tell.
 
     One architecture trained in PyTorch, Keras and Flax, the PyTorch weights copied into Keras and quantised to int8,
     an untrained twin, an MLP, and a network that is equivariant by construction, read with and without the channel
@@ -75,33 +60,38 @@ def demo(group: str, samples: int, full: bool, as_json: bool) -> None:
 
     \b
     geed-onnx demo
+    geed-onnx demo -o runs/demo
     """
-    from geed_onnx.engine import measure
+    from geed_onnx.batch import run_suite
+    from geed_onnx.cli.measuring import show
+    from geed_onnx.groups import parse_group
     from geed_onnx.reports import print_side_by_side
 
-    rows = [row for row in ROWS if row is not C8 or _within(group, "C8")]
-    folder = shipped_folder()
-    folder = Path(min(str(folder), os.path.relpath(folder), key=len))
-    found: dict[Shipped, list[Result]] = {}
-    for row in rows:
-        with progress_bar() as bar:
-            found[row] = measure(
-                folder / row.file,
-                folder / IMAGES,
-                group,
-                samples=samples,
-                declared_action=row.declared,
-                progress=bar,
-                notify=warn,
-            )
-    detailed = rows if full or as_json else [TRAINED, UNTRAINED]
-    for row in detailed:
+    parse_group(group)
+    asked = suite_of(loaded(str(shipped_suite())), group, samples)
+    temporary = tempfile.TemporaryDirectory(prefix="geed-onnx-") if output is None else nullcontext(output)
+    with temporary as folder, watching(len(asked.models), quiet=False) as watcher:
+        ran = run_suite(asked, folder, watcher=watcher, arguments={"group": group, "samples": samples})
+    found: dict[str, list[Result]] = {}
+    for result in ran.results:
+        found.setdefault(result.label, []).append(result)
+    for name in found if full or as_json else (TRAINED, UNTRAINED):
         # one by one: the same file read in two ways is two tables
-        show(found[row], as_json=as_json)
+        show(found[name], as_json=as_json)
     if not as_json:
         click.echo()
-        print_side_by_side({row.title: found[row] for row in rows})
+        print_side_by_side(found)
         click.echo("\n" + story(found))
+        if output is not None:
+            say("run", f"{output}; its page: geed-onnx report {output} -o page.html")
+
+
+def suite_of(shipped: Suite, group: str, samples: int) -> Suite:
+    """Return the shipped suite for a group and sample; its thresholds are for its own."""
+    # fields of C8 tell how the parts of C8 move them, and nothing of a flip
+    models = tuple(m for m in shipped.models if m.name != C8 or _within(group, "C8"))
+    asked = replace(shipped, models=models, groups=(group,), samples=(samples,))
+    return asked if asked == shipped else replace(asked, thresholds=())
 
 
 def _within(group: str, larger: str) -> bool:
@@ -123,8 +113,8 @@ def story(found: Readings) -> str:
 
 
 def _raw_and_calibrated(found: Readings) -> Iterable[str]:
-    def pick(row: Shipped, variant: str) -> Result:
-        return [r for r in found[row] if r.variant == variant][-1]
+    def pick(name: str, variant: str) -> Result:
+        return [r for r in found[name] if r.variant == variant][-1]
 
     trained, twin = pick(TRAINED, "channelwise"), pick(UNTRAINED, "channelwise")
     soft, soft_twin, latent = pick(TRAINED, "softmax"), pick(UNTRAINED, "softmax"), pick(TRAINED, "latent-l2")
@@ -162,8 +152,8 @@ def _frameworks(found: Readings) -> Iterable[str]:
 
 
 def _by_construction(found: Readings) -> Iterable[str]:
-    def quarter_turns(row: Shipped) -> list[float]:
-        maps = [r for r in found[row] if r.variant == "channelwise" and r.per_element]
+    def quarter_turns(name: str) -> list[float]:
+        maps = [r for r in found[name] if r.variant == "channelwise" and r.per_element]
         order = len(maps[0].per_element or ()) if maps else 1
         exact = [g for g in range(1, order) if 4 * g % order == 0]
         return [r.per_element[g] for r in maps for g in exact if r.per_element]
@@ -176,7 +166,7 @@ def _by_construction(found: Readings) -> Iterable[str]:
         )
 
 
-def _apart(found: Readings, one: Shipped, other: Shipped, *, calibrated: bool = False) -> float | None:
+def _apart(found: Readings, one: str, other: str, *, calibrated: bool = False) -> float | None:
     """Return the largest difference of any (tap, variant) that both networks have."""
     there = {(r.tap["name"], r.variant): r for r in found[other]}
     gaps = []

@@ -52,15 +52,11 @@ def report_options(command: F) -> F:
 
 @main.command(short_help="Measure a suite: models × data × groups × variants; resumes.", epilog=EXIT_CODES)
 @click.argument("suite", type=click.Path())
-@click.option(
-    "-o", "--output", metavar="DIR", help="Folder of the run, or s3://….  [default: the suite's]"
-)
+@click.option("-o", "--output", metavar="DIR", help="Folder of the run, or s3://….  [default: the suite's]")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: 1; one a device on GPUs]")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who works.")
 @click.option("--address", metavar="HOST:PORT", help="Of a Ray cluster; without it one is started here.")
-@click.option(
-    "--dry-run", is_flag=True, help="Print cells, forward passes, an estimate of time; run nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Print cells, forward passes, an estimate of time; run nothing.")
 @click.option("--quiet", is_flag=True, help="No progress bar: one line per cell on stderr.")
 @click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
 @report_options
@@ -72,9 +68,9 @@ def run(suite: str, output: str | None, **options: Any) -> None:
     geed-onnx run suite.toml --dry-run
     geed-onnx run suite.toml -o runs/digits --workers 4 --junit gate.xml --page digits.html
     """
-    check_options(options)
     asked = loaded(suite)
     folder = output or asked.output
+    check_options(options, folder)
     if options["dry_run"]:
         dry_run(asked, folder, as_json=options["as_json"])
         return
@@ -101,8 +97,10 @@ def run(suite: str, output: str | None, **options: Any) -> None:
         sys.exit(SOME_FAILED)
 
 
-def check_options(options: dict[str, Any]) -> None:
+def check_options(options: dict[str, Any], folder: str | None) -> None:
     """Refuse what does not go together, and files that cannot be written, before anything is measured.
+
+    Reports may be asked for in the folder of the run, which need not be there yet.
 
     Raises
     ------
@@ -118,8 +116,15 @@ def check_options(options: dict[str, Any]) -> None:
     if options["quiet"] and options["dry_run"]:
         raise UsageError("--quiet says one line per cell that is measured, and --dry-run measures none; leave one out")
     for name in ("junit", "sarif", "markdown", "page"):
-        if options[name] is not None:
+        if options[name] is not None and (folder is None or not within(options[name], folder)):
             can_write(options[name])
+
+
+def within(file: str, folder: str) -> bool:
+    """Say whether a file lies in a folder itself."""
+    from pathlib import Path
+
+    return Path(file).resolve().parent == Path(folder).resolve()
 
 
 def loaded(path: str) -> Suite:
@@ -248,9 +253,7 @@ def show(results: Sequence[Result], *, as_json: bool) -> None:
     for (uri, group, samples, seed), networks in tables.items():
         click.echo(clean(f"{group} · {samples} images of {uri} (seed {seed})"))
         if len(networks) > MOST_SHOWN:
-            click.echo(
-                f"{len(networks)} networks: too many to stand side by side here; see the page"
-            )
+            click.echo(f"{len(networks)} networks: too many to stand side by side here; see the page")
         else:
             print_side_by_side(networks)
         click.echo()
@@ -323,9 +326,13 @@ def reports(found: Collection, verdict: Verdict | None, options: dict[str, Any])
 
     page = options["page"]
     if page is not None:
-        from geed_onnx.cli.reporting import write_report
+        from geed_onnx.cli.reporting import gallery_of
+        from geed_onnx.reports.page import write_page
 
-        write_report(found, page, verdict=verdict)
+        sections, reasons = gallery_of([found], None)
+        for reason in reasons:
+            warn(reason)
+        write_page(found, page, sections=sections, verdict=verdict)
         say("page", page)
     if options["mlflow"] is not None:
         from geed_onnx.reports.mlflow import hidden, log_to_mlflow

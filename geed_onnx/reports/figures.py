@@ -153,7 +153,7 @@ def _raw_depth(view: View) -> Figure | None:
     figure, grid = _figures(len(parts), max(5.5, 0.5 * sum(widths) + 1.2 * len(parts) + 1), 2.9, widths)
     for axes, slots in zip(grid, parts, strict=True):
         _curves(axes, view, slots, "value")
-        axes.set_ylabel(f"{_short(view.variant(slots[0]), 40)}, raw")
+        axes.set_ylabel(f"{_short(view.variant(slots[0]), 28)}, raw")
     _legend(grid[-1])
     _title(grid[0], view, " (dotted: floor, dashed: null)")
     return figure
@@ -342,8 +342,9 @@ def _style() -> Iterator[None]:
     import matplotlib as mpl
 
     with mpl.rc_context(SETTINGS), warnings.catch_warnings():
-        # a name in a script that the font does not have is drawn as boxes
+        # a name in a script that the font does not have is drawn as boxes, one that fills the sheet is cut
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        warnings.filterwarnings("ignore", message="constrained_layout not applied", category=UserWarning)
         yield
 
 

@@ -90,13 +90,15 @@ def _one_of(what: str, words: Sequence[str], aliases: Sequence[str] = ()) -> Cal
 
 
 def _constant(value: Any) -> float | str:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
-        try:
-            return float(value)
-        except OverflowError:
-            pass
-    elif isinstance(value, str) and value.lower().endswith(".npy"):
+    if isinstance(value, str) and value.lower().endswith(".npy"):
         return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:  # an int beyond every float
+            number = math.nan
+        if not math.isnan(number):
+            return number
     raise _wrong("expected a number, or the path of a .npy file")
 
 

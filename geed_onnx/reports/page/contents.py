@@ -313,7 +313,7 @@ def _runs(entities: Sequence[Entity]) -> tuple[Run, ...]:
     """Return the trainings: a family's means over its seeds, else one family and seed, else names but for the step."""
     groups: dict[str, dict[float, int]] = {}
     within = {m for e in entities for m in e.members}
-    for i, e in enumerate(entities):
+    for i, e in sorted(enumerate(entities), key=lambda one: not one[1].members):
         if e.step is None or (i in within and not e.members):
             continue
         if e.members:

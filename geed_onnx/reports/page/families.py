@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
+from geed_onnx.estimators import over_models
 from geed_onnx.results import Result, finite
 
 
@@ -57,14 +56,11 @@ def mean_of(results: Sequence[Result]) -> Mean:
 
 def mean_interval(values: Sequence[float | None], level: float) -> tuple[float | None, float | None, float | None]:
     """Return mean, low, high over the models that have a value; no interval for fewer than two of them."""
-    some = np.array([v for v in values if v is not None], dtype=np.float64)
-    if not len(some):
+    some = [v for v in values if v is not None]
+    if not some:
         return None, None, None
-    mean = float(some.mean())
-    if len(some) < 2:
-        return mean, None, None
-    half = float(special.stdtrit(len(some) - 1, 0.5 + level / 2)) * float(some.std(ddof=1)) / math.sqrt(len(some))
-    return mean, mean - half, mean + half
+    found = over_models(some, level)
+    return found.value, found.low, found.high
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

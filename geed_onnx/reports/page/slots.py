@@ -12,7 +12,7 @@ KINDS = ("map", "vector", "probability")
 LAST = {"vector": "latent", "probability": "scores"}
 #: Names line up as long as they make at most this many times the columns of the deepest model,
 SPREAD = 1.5
-#: or half of the models agree on them and the others bring at most this many further columns.
+#: or most of the models agree on them and the others bring at most this many further columns.
 FURTHER = 24
 
 Tap = tuple[str, str]
@@ -67,7 +67,7 @@ def _labels(kind: str, names: Mapping[int, Sequence[str]]) -> dict[int, list[str
         return {m: [*before[m], end] for m in names}
     columns = len({name for some in names.values() for name in some})
     agreed = max(Counter(map(tuple, names.values())).values())
-    if columns <= SPREAD * longest or (2 * agreed >= len(names) and columns <= longest + FURTHER):
+    if columns <= SPREAD * longest or (2 * agreed > len(names) and columns <= longest + FURTHER):
         return {m: list(some) for m, some in names.items()}
     word = kind.removesuffix(" before")
     return {m: [f"{word} {i}" for i in range(1, len(some) + 1)] for m, some in names.items()}
