@@ -88,6 +88,10 @@ _add(
 _add("softmax", "probability", "trivial", "kl", "none", "KL(f(gx) ‖ f̂(x)) = the orbit's Jensen-Shannon divergence")
 
 
+#: The variants that are measured where none are named.
+PAPER = ("channelwise", "latent-l2", "latent-cosine", "latent-cosine-bounded", "softmax")
+
+
 def parse_variant(text: str) -> Variant:
     """Return the variant of that name, or the general form `KIND:ACTION:DISTANCE[:NORMALISER]`.
 

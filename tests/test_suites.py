@@ -17,12 +17,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geed_onnx.engine.plan import PAPER
 from geed_onnx.gates import Threshold, suite_thresholds
 from geed_onnx.suites import DataEntry, MeasureEntry, ModelEntry, Suite, SuiteError, load_suite, suite_toml
 from geed_onnx.suites.entries import distinct
 from geed_onnx.suites.paths import as_typed, find_models
-from geed_onnx.suites.thresholds import DEFAULT_VARIANTS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = (ROOT / "docs" / "suites.md").read_text(encoding="utf-8")
@@ -72,10 +70,6 @@ def test_the_smallest_suite_has_every_default(desk: Path) -> None:
     )
     assert suite.path == "suite.toml"
     assert [(j.model.name, j.data.name, j.group, j.samples, j.seed) for j in suite.jobs()] == [("a", "x", "C8", 50, 0)]
-
-
-def test_variants_that_are_not_given_are_those_of_the_engine() -> None:
-    assert DEFAULT_VARIANTS == PAPER
 
 
 def test_the_complete_example_of_the_documentation(desk: Path) -> None:

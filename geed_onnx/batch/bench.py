@@ -16,14 +16,14 @@ from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cel
 from geed_onnx.engine import Measured, Settings, measure_plan
 from geed_onnx.engine.feeding import open_data
 from geed_onnx.engine.keys import cell_key, hashed, plan_facts
-from geed_onnx.engine.plan import PAPER, Opened, Plan, draw_indices, open_file, plan_of
+from geed_onnx.engine.plan import Opened, Plan, draw_indices, open_file, plan_of
 from geed_onnx.errors import ActionError, DataError, GeedError, MeasureError, UsageError
 from geed_onnx.groups import parse_group
 from geed_onnx.sessions import RuntimeOptions, resolve_provider
 from geed_onnx.sources import Fingerprint, KeptSource, Source
 from geed_onnx.suites import DataEntry, Job, ModelEntry
 from geed_onnx.taps import model_sha256, read_graph, resolve_taps
-from geed_onnx.variants import parse_variant
+from geed_onnx.variants import PAPER, parse_variant
 
 #: Sessions kept open in one process; tasks come model by model.
 OPEN_SESSIONS = 2

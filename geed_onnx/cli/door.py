@@ -58,7 +58,9 @@ class Door(click.Group):
         try:
             return super().invoke(ctx)
         except GeedError as error:
-            complain(error)
+            # what names several faults at once has a line for each
+            for line in getattr(error, "lines", (error,)):
+                complain(line)
             ctx.exit(error.exit_code)
         except BrokenPipeError:
             stop_talking()

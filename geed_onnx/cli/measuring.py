@@ -167,9 +167,8 @@ def limits_of(texts: Sequence[str], chosen: Sequence[str]) -> list[Threshold]:
     """
     if not texts:
         return []
-    from geed_onnx.engine.plan import PAPER
     from geed_onnx.gates import parse_threshold
-    from geed_onnx.variants import parse_variant
+    from geed_onnx.variants import PAPER, parse_variant
 
     measured = [parse_variant(name).name for name in chosen or PAPER]
     limits: dict[str, Threshold] = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from geed_onnx.cli.door import complain, say, warn
+from geed_onnx.cli.door import say, warn
 from geed_onnx.cli.main import main
 from geed_onnx.cli.measuring import CROSSED, until_closed
 from geed_onnx.errors import UsageError
@@ -128,16 +128,10 @@ def within(file: str, folder: str) -> bool:
 
 
 def loaded(path: str) -> Suite:
-    """Return the suite; every fault of it is a line of its own on stderr."""
-    from geed_onnx.batch.remote import local_copy
-    from geed_onnx.suites import SuiteError, load_suite
+    """Return the suite; where it has faults, the door gives each a line of its own."""
+    from geed_onnx.suites import load_suite
 
-    try:
-        return load_suite(local_copy(path))
-    except SuiteError as error:
-        for line in error.lines:
-            complain(line)
-        sys.exit(error.exit_code)
+    return load_suite(path)
 
 
 # --- who works, and what is said meanwhile ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, 
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
 from geed_onnx.sources import Source, draw
-from geed_onnx.variants import Variant, parse_variant, variants
+from geed_onnx.variants import PAPER, Variant, parse_variant, variants
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Tap
@@ -179,9 +179,6 @@ def chosen_variants(names: Sequence[str | Variant] | None, targets: Sequence[Tar
     if not any(v.kind == t.kind for v in chosen for t in targets):
         raise UsageError(f"no variant fits any of the taps ({_kinds(targets)}); name others with --tap or --variant")
     return chosen
-
-
-PAPER = ("channelwise", "latent-l2", "latent-cosine", "latent-cosine-bounded", "softmax")
 
 
 def _kinds(targets: Sequence[Target]) -> str:

@@ -15,7 +15,8 @@ from geed_onnx.suites.faults import MISSING, Fault, SuiteError, place, unexpecte
 from geed_onnx.suites.paths import existing, is_remote, located, stem_parts
 from geed_onnx.suites.reading import read_document
 from geed_onnx.suites.suite import MeasureEntry, Suite
-from geed_onnx.suites.thresholds import DEFAULT_VARIANTS, Measured, thresholds_of
+from geed_onnx.suites.thresholds import Measured, thresholds_of
+from geed_onnx.variants import PAPER
 
 if TYPE_CHECKING:
     from geed_onnx.suites.schema import SuiteTable, Table
@@ -77,7 +78,7 @@ def load_suite(path: str | os.PathLike[str], *, files: bool = True) -> Suite:
 
     limits = _tables(ThresholdTable, document, "thresholds", None, faults)
     measured = Measured(
-        None if "variants" in wrong else tuple(head.variants or DEFAULT_VARIANTS),
+        None if "variants" in wrong else tuple(head.variants or PAPER),
         tuple(parse_group(g).name for g in groups) if groups else None,
         tuple(e.name for e in entries) if all_models else None,
         tuple(data) if all_data else None,

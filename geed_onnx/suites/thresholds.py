@@ -16,8 +16,6 @@ from geed_onnx.variants import parse_variant
 if TYPE_CHECKING:
     from geed_onnx.suites.schema import ThresholdTable
 
-#: What is measured where a suite names no variants: the paper's five.
-DEFAULT_VARIANTS = ("channelwise", "latent-l2", "latent-cosine", "latent-cosine-bounded", "softmax")
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +41,18 @@ HERE = str(Path(__file__).parent)
 with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 
 
+NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
+
+
+def started() -> tuple[Any, str]:
+    """A cluster of one node, and the folder it writes to, whose name is short enough for sockets."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="geed-", dir="/tmp")
+    head = {**NODE, "include_dashboard": False, "temp_dir": folder}
+    return Cluster(initialize_head=True, head_node_args=head), folder
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Two nodes of one processor each, as processes of this machine."""
@@ -47,15 +61,13 @@ def address() -> Iterator[str]:
     held["PYTHONPATH"] = os.pathsep.join([HERE, str(Path(HERE).parent), os.environ.get("PYTHONPATH", "")])
     before = {name: os.environ.get(name) for name in held}
     os.environ.update(held)
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster, folder = started()
     try:
-        cluster.add_node(**node)
+        cluster.add_node(**NODE)
         yield cluster.address
     finally:
         cluster.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
@@ -305,12 +317,10 @@ def test_a_task_that_keeps_killing_its_worker_fails_alone(address: str, shards: 
 @pytest.mark.slow
 def test_a_node_that_goes_is_done_without(address: str, tmp_path: Path) -> None:
     import ray
-    from ray.cluster_utils import Cluster
 
-    node = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    cluster, scratch = started()
     try:
-        second = cluster.add_node(**node)
+        second = cluster.add_node(**NODE)
         tasks = shipped(*(("digits-cnn", "C8", 40 + i) for i in range(6)), batch_size=16)
         notes: list[str] = []
         engine = RayEngine(cluster.address, workers=2, retries=3, notify=notes.append)
@@ -324,6 +334,7 @@ def test_a_node_that_goes_is_done_without(address: str, tmp_path: Path) -> None:
     finally:
         ray.shutdown()
         cluster.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
