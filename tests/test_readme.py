@@ -29,10 +29,16 @@ OTHERS = (
 )
 
 
-@pytest.fixture
-def desk(tmp_path: Path) -> Path:
-    (tmp_path / "models").symlink_to(ROOT / "models")
-    return tmp_path
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader sits: the models, the suite that the text shows, and the run of `make demo`."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "models").symlink_to(ROOT / "models")
+    suite = TEXT.split("<!-- suite:start -->")[1].split("<!-- suite:end -->")[0]
+    (folder / "suite.toml").write_text(suite.split("```toml\n")[1].split("```")[0], encoding="utf-8")
+    done = ran([sys.executable, "-m", "geed_onnx", "run", "models/demo.toml", "-o", "runs/demo"], folder)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 def ran(arguments: list[str], desk: Path) -> subprocess.CompletedProcess[str]:
@@ -43,11 +49,11 @@ def ran(arguments: list[str], desk: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_there_are_programs_and_commands() -> None:
-    assert len(PROGRAMS) == 2
+    assert len(PROGRAMS) == 3
     assert sum(c.startswith("geed-onnx") for c in CONSOLE) >= 7
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=["measure", "extend"])
+@pytest.mark.parametrize("program", PROGRAMS, ids=["measure", "duckdb", "extend"])
 def test_programs_run(program: str, desk: Path) -> None:
     done = ran([sys.executable, "-c", program], desk)
     assert done.returncode == 0, done.stderr

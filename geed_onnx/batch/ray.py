@@ -28,6 +28,8 @@ __all__ = ["LEAST_ROWS", "RayEngine"]
 LEAST_ROWS = 256
 #: Seconds within which one worker at least must have started.
 START_SECONDS = 120
+#: Seconds that workers have to put away what they keep in files.
+CLOSE_SECONDS = 3
 #: Seconds between two looks at how far the workers are.
 LOOK_SECONDS = 0.5
 
@@ -195,7 +197,10 @@ class _Crew:
         return _Worker(number, place, handle, handle.greet.remote())
 
     def stop(self) -> None:
-        """End the workers, at once."""
+        """End the workers: those at rest may put away what they have, the others end at once."""
+        resting = [w.handle.close.remote() for w in self._workers if w.ready is None and w.call is None]
+        if resting:
+            self._ray.wait(resting, num_returns=len(resting), timeout=CLOSE_SECONDS)
         for worker in self._workers:
             self._dismiss(worker)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import threading
@@ -80,6 +81,11 @@ class Station:
         with self._lock:
             untold, self._untold = self._untold, 0
         return untold
+
+    def close(self) -> None:
+        """Let go of sessions and images, and so of the files that they keep."""
+        del self._bench
+        gc.collect()
 
     # --- calls --------------------------------------------------------------------------------------------------
 

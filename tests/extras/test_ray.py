@@ -5,12 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -44,13 +42,11 @@ with_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="r
 NODE = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 100 << 20}
 
 
-def started() -> tuple[Any, str]:
-    """A cluster of one node, and the folder it writes to, whose name is short enough for sockets."""
+def started() -> Any:
+    """A cluster of one node."""
     from ray.cluster_utils import Cluster
 
-    folder = tempfile.mkdtemp(prefix="geed-", dir="/tmp")
-    head = {**NODE, "include_dashboard": False, "temp_dir": folder}
-    return Cluster(initialize_head=True, head_node_args=head), folder
+    return Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +57,12 @@ def address() -> Iterator[str]:
     held["PYTHONPATH"] = os.pathsep.join([HERE, str(Path(HERE).parent), os.environ.get("PYTHONPATH", "")])
     before = {name: os.environ.get(name) for name in held}
     os.environ.update(held)
-    cluster, folder = started()
+    cluster = started()
     try:
         cluster.add_node(**NODE)
         yield cluster.address
     finally:
         cluster.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
 
@@ -318,7 +313,7 @@ def test_a_task_that_keeps_killing_its_worker_fails_alone(address: str, shards: 
 def test_a_node_that_goes_is_done_without(address: str, tmp_path: Path) -> None:
     import ray
 
-    cluster, scratch = started()
+    cluster = started()
     try:
         second = cluster.add_node(**NODE)
         tasks = shipped(*(("digits-cnn", "C8", 40 + i) for i in range(6)), batch_size=16)
@@ -334,7 +329,6 @@ def test_a_node_that_goes_is_done_without(address: str, tmp_path: Path) -> None:
     finally:
         ray.shutdown()
         cluster.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
@@ -424,6 +418,7 @@ def test_a_cluster_of_our_own_says_nothing_and_leaves_nothing(tmp_path: Path) ->
     assert found.stdout.splitlines() == [expected.replace('"name": "digits-cnn"', '"name": "m"')] * 2
     assert set(Path("/tmp").glob("geed-ray-*")) <= before
     assert not (home / ".ray").exists()
+    assert list(scratch.iterdir()) == []  # nor do workers leave what they unpacked
     assert str(tmp_path) not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
 
 
