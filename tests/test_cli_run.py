@@ -221,6 +221,23 @@ def test_a_remote_folder_is_kept_in_step_and_taken_up_from_elsewhere(
     assert contents(folder / "bucket" / "run") == contents(folder / "out")
 
 
+def test_what_reads_a_run_reads_a_remote_one(folder: Path) -> None:
+    there = (folder / "bucket" / "run").as_uri()
+    run("suite.toml", "-o", there)
+
+    def called(*args: str) -> Ran:
+        return CliRunner().invoke(main, list(args), prog_name="geed-onnx")
+
+    assert called("gate", there, "--fail-above", "channelwise=1").exit_code == 0
+    assert called("compare", there).exit_code == 0
+    assert called("report", there, "-o", "page.html", "--no-gallery").exit_code == 0
+    assert called("gate", (folder / "nowhere").as_uri(), "--fail-above", "channelwise=1").exit_code == 1
+    # grown since: nothing old is read again
+    (folder / "suite.toml").write_text(SUITE.replace('"C4", ', ""))
+    run("suite.toml", "-o", there)
+    assert called("gate", there, "--fail-above", "channelwise=1", "--json").stdout.count("\n") == 4
+
+
 def test_a_folder_in_memory_by_fsspec(folder: Path) -> None:
     fsspec = pytest.importorskip("fsspec")
     assert run("suite.toml", "-o", "memory://runs/tiny").exit_code == 0

@@ -33,9 +33,11 @@ def local_copy(address: str) -> str:
         return address
     fs, path = filesystem(address)
     try:
+        fs.invalidate_cache()
         info = fs.info(path)
         if info.get("type") == "directory":
-            return str(_fetched(fs, path, sorted(fs.find(path)), _mark(address, info)))
+            inside = fs.find(path, detail=True)
+            return str(_fetched(fs, path, sorted(inside), _mark(address, *(inside[p] for p in sorted(inside)))))
         folder = _fetched(fs, posixpath.dirname(path), [path], _mark(address, info))
         local = folder / posixpath.basename(path)
         if local.suffix.lower() == ".onnx":
@@ -66,8 +68,9 @@ def _said(error: BaseException) -> str:
     return (str(error).splitlines() or [""])[0] or type(error).__name__
 
 
-def _mark(address: str, info: dict[str, Any]) -> str:
-    facts = [address, *(str(info.get(k)) for k in ("size", "mtime", "created", "LastModified", "ETag", "etag"))]
+def _mark(address: str, *infos: dict[str, Any]) -> str:
+    told = ("name", "size", "mtime", "created", "LastModified", "ETag", "etag")
+    facts = [address, *(str(info.get(k)) for info in infos for k in told)]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()[:24]
 
 

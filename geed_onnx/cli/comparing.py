@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geed_onnx.cli.door import say, warn
-from geed_onnx.cli.main import image_options, input_options, main, one_of
+from geed_onnx.cli.main import image_options, input_options, main, one_of, results_at
 from geed_onnx.cli.measuring import CROSSED, measure, measure_arguments, progress_bar, until_closed
 from geed_onnx.errors import UnknownName, UsageError
 
@@ -157,10 +157,9 @@ def is_model(source: str) -> bool:
 def opened(sources: Sequence[str], options: dict[str, Any]) -> list[tuple[Model, ...]]:
     """Return the models of every source; those that are files are measured, on the same images."""
     from geed_onnx.comparisons import models_of
-    from geed_onnx.results import open_results
 
     # results are read first: what is wrong with them shows before minutes of measuring
-    read = {s: models_of(open_results(s)) for s in sources if not is_model(s)}
+    read = {s: models_of(results_at(s)) for s in sources if not is_model(s)}
     data, group = options.pop("data"), options.pop("group")
     level = options["level"]
     arguments = measure_arguments({**options, "level": 0.95 if level is None else level})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geed_onnx.cli.door import warn
-from geed_onnx.cli.main import main
+from geed_onnx.cli.main import main, results_at
 from geed_onnx.cli.measuring import CROSSED, until_closed
 from geed_onnx.errors import UsageError
 
@@ -74,10 +74,9 @@ def gate(results: str, **options: Any) -> None:
     geed-onnx gate runs/new --baseline runs/old --fail-above softmax=+2% --junit gate.xml --markdown gate.md
     """
     from geed_onnx.gates import judge
-    from geed_onnx.results import open_results
 
     given = thresholds_of(options)
-    found = open_results(results)
+    found = results_at(results)
     suite = in_suite(found)
     thresholds = [*suite.thresholds, *given]
     if not thresholds:
@@ -137,9 +136,8 @@ def _resolved(suite: InSuite, found: Collection) -> str | None:
 
 
 def _baseline(place: str | None, thresholds: Sequence[Threshold]) -> Collection | None:
-    from geed_onnx.results import open_results
 
-    return open_results(place) if place is not None and any(t.relative for t in thresholds) else None
+    return results_at(place) if place is not None and any(t.relative for t in thresholds) else None
 
 
 def write(verdict: Verdict, options: Mapping[str, Any]) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from geed_onnx.cli.door import Door
 from geed_onnx.errors import UsageError, suggestion
+
+if TYPE_CHECKING:
+    from geed_onnx.results import Collection
 
 F = TypeVar("F", bound=Callable[..., Any])
 EXIT_CODES = "Exit codes: 0 ok, 1 error, 2 usage, 3 a threshold was crossed."
@@ -125,6 +128,17 @@ def image_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def results_at(place: str) -> Collection:
+    """Return the results of a run's folder or of a file; one at a remote address is fetched first."""
+    from geed_onnx.results import open_results
+
+    if "://" in place:
+        from geed_onnx.batch.remote import local_copy
+
+        place = local_copy(place)
+    return open_results(place)
 
 
 def constants_of(texts: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import click
 
 from geed_onnx.cli.door import say, warn
 from geed_onnx.cli.gating import in_suite
-from geed_onnx.cli.main import constants_of, main
+from geed_onnx.cli.main import constants_of, main, results_at
 from geed_onnx.errors import GeedError, UsageError
 
 if TYPE_CHECKING:
@@ -46,13 +46,12 @@ def report(results: Sequence[str], output: str, figures: str | None, no_gallery:
     from geed_onnx.gates import parse_threshold
     from geed_onnx.reports import figures as drawing
     from geed_onnx.reports.page import page_target, write_page
-    from geed_onnx.results import open_results
 
     page_target(output)
     if figures is not None:
         drawing.figures_target(figures)
     given = [parse_threshold(text, "--fail-above") for text in fail_above]
-    found = [open_results(path) for path in results]
+    found = [results_at(path) for path in results]
     verdict, unjudged = judged(found, given, baseline)
     sections, reasons = ((), ()) if no_gallery else gallery_of(found, tap)
     for reason in [*([f"the thresholds could not be judged: {unjudged}"] if unjudged else []), *reasons]:
@@ -88,9 +87,8 @@ def judged(
     written, but it is said on it.  What is wrong with the given ones is an error.
     """
     from geed_onnx.gates import Verdict, judge
-    from geed_onnx.results import open_results
 
-    base = open_results(baseline) if baseline is not None else None
+    base = results_at(baseline) if baseline is not None else None
     verdicts = []
     reason = None
     for one in found:
@@ -100,7 +98,7 @@ def judged(
                 continue
             place = _from(one, suite.root, suite.baseline)
             relative = any(t.relative for t in suite.thresholds)
-            against = base or (open_results(place) if relative and place is not None else None)
+            against = base or (results_at(place) if relative and place is not None else None)
             verdicts.append(judge(one.results, suite.thresholds, baseline=against, current=one))
         except GeedError as error:
             reason = reason or str(error)

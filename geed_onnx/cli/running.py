@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geed_onnx.cli.door import say, warn
-from geed_onnx.cli.main import main
+from geed_onnx.cli.main import main, results_at
 from geed_onnx.cli.measuring import CROSSED, until_closed
 from geed_onnx.errors import UsageError
 
@@ -88,7 +88,7 @@ def run(suite: str, output: str | None, **options: Any) -> None:
     with until_closed():
         show(ran.results, as_json=options["as_json"])
     say("run", summary(ran))
-    found = collection_of(folder)
+    found = results_at(folder)
     verdict = verdict_of(found, thresholds, baseline, options)
     reports(found, verdict, options)
     if verdict is not None and verdict.crossed:
@@ -282,15 +282,7 @@ def baseline_of(asked: Suite, given: str | None, thresholds: Sequence[Threshold]
     place = given or asked.baseline
     if place is None:
         raise UsageError("a threshold is relative to a baseline: give one with --baseline, or in the suite")
-    return collection_of(place)
-
-
-def collection_of(place: str) -> Collection:
-    """Return the results of a folder or file, fetched where it is remote."""
-    from geed_onnx.batch.remote import local_copy
-    from geed_onnx.results import open_results
-
-    return open_results(local_copy(place))
+    return results_at(place)
 
 
 def verdict_of(
