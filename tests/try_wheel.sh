@@ -12,6 +12,9 @@ venv/bin/geed-onnx --version
 venv/bin/geed-onnx demo --samples 8 > demo.txt
 grep -q 'block6' demo.txt
 venv/bin/geed-onnx demo --samples 8 --json | venv/bin/python -c 'import json, sys; n = {json.loads(line)["model"]["path"] for line in sys.stdin}; assert len(n) == 8, n'
+venv/bin/geed-onnx demo --samples 8 -o run > /dev/null
+venv/bin/geed-onnx report run -o page.html
+grep -q 'PyTorch CNN' page.html
 venv/bin/geed-export --help > exporters.txt
 grep -q 'scikit-learn' exporters.txt
 # no framework is here: the exact pip line, not a traceback
