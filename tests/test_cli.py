@@ -803,3 +803,23 @@ def test_doctor_warns_where_both_distributions_are_installed(monkeypatch: pytest
     assert "onnxruntime and onnxruntime-gpu are both installed" in texts[0]
     monkeypatch.setattr(doctor, "_installed", lambda name: name == "onnxruntime")
     assert not [f for f in doctor._installation() if f.verdict == "warning"]
+
+
+def test_tables_beside_the_results_make_comparisons_paired(tmp_path: Path) -> None:
+    onnx.save(nets.cnn(size=12), str(tmp_path / "net.onnx"))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).random((9, 1, 12, 12)).astype(np.float32))
+    request = ("measure", tmp_path / "net.onnx", "--data", tmp_path / "x.npy", "--group", "C4", "--samples", 8)
+    assert run(*request, "-o", tmp_path / "r.jsonl", "--tables").exit_code == 0
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith("r.")) == [
+        "r.deviations.parquet",
+        "r.jackknife.parquet",
+        "r.jsonl",
+    ]
+    compared = run("compare", tmp_path / "r.jsonl", tmp_path / "r.jsonl", "--json")
+    assert compared.exit_code == 0, compared.output
+    rows = [json.loads(line) for line in compared.stdout.splitlines()]
+    assert rows
+    assert all(r["paired"] and r["difference"] == 0 for r in rows if r["difference"] is not None)
+    refused = run(*request, "--tables")
+    assert refused.exit_code == 2
+    assert "add -o FILE.jsonl" in refused.stderr

@@ -22,7 +22,7 @@ from junitparser import JUnitXml
 from markdown_it import MarkdownIt
 from rich.cells import cell_len
 
-from geed_onnx.errors import UsageError
+from geed_onnx.errors import GeedError, UsageError
 from geed_onnx.gates import Threshold, Verdict, judge
 from geed_onnx.reports import clean, gate_summary, junit, markdown, sarif, write_junit, write_markdown, write_sarif
 from geed_onnx.reports.gate import shortened
@@ -472,7 +472,7 @@ def test_files_are_written_whole_or_not_at_all(write: Any, tmp_path: Path, monke
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "fsync", full)
-        with pytest.raises(UsageError, match=r"cannot write '.*out': No space left on device"):
+        with pytest.raises(GeedError, match=r"cannot write '.*out': No space left on device"):
             write(MIXED, target)
     assert target.read_text() == "before"
     assert os.listdir(tmp_path) == ["out"]

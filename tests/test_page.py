@@ -17,7 +17,7 @@ import pytest
 from page_results import collection, failed, many, result
 from scipy import stats
 
-from geed_onnx.errors import DataError, UsageError
+from geed_onnx.errors import DataError, GeedError, UsageError
 from geed_onnx.gates import Threshold, judge
 from geed_onnx.reports.page import Section, page_html, write_page
 from geed_onnx.reports.page.contents import contents_of
@@ -413,7 +413,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full)
-        with pytest.raises(UsageError, match=r"cannot write the page to '.*page\.html': No space left on device"):
+        with pytest.raises(GeedError, match=r"cannot write the page to '.*page\.html': No space left on device"):
             write_page(collection(result()), target)
     assert os.listdir(tmp_path) == ["page.html"]
     assert target.read_text(encoding="utf-8") == "before"

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geed_onnx.results import lines as module
 from geed_onnx.errors import DataError, GeedError, UsageError
 from geed_onnx.results import SCHEMA, Result, finite, from_json, read_results, writable, write_results
+from geed_onnx.results import writing as module
 
 A_RESULT = Result(
     model={"path": "model.onnx", "sha256": "0" * 64, "producer": "pytorch 2.9"},
@@ -325,5 +325,5 @@ def test_a_path_without_permission_is_refused(denied: str, tmp_path: Path, monke
     closed = tmp_path if denied == "folder" else path
     monkeypatch.setattr(module.os, "access", lambda p, mode: not (Path(p) == closed and mode == os.W_OK))
     with pytest.raises(UsageError, match=r"cannot write results to '.*r\.jsonl': permission denied") as caught:
-        writable(path)
+        writable(path, "results")
     assert caught.value.exit_code == 2

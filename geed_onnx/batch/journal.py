@@ -38,6 +38,7 @@ from geed_onnx.results import (
     read_table,
     table_paths,
     write_tables,
+    write_text,
 )
 
 #: What a line is found by: its key, its model's label, its data's address.
@@ -121,7 +122,8 @@ class Journal:
         return frozenset(self._fresh)
 
     def _take_up(self) -> None:
-        for stray in (*self.folder.glob(".*.parquet.*"), *self._journal.glob(".*")):
+        ours = (RESULTS, DEVIATIONS, JACKKNIFE, SUITE, RUN)
+        for stray in (*(p for name in ours for p in self.folder.glob(f".{name}.*")), *self._journal.glob(".*")):
             stray.unlink()  # a file that a killed run had not yet put in its place
         lines = self._lines(self.folder / RESULTS)
         entries = [*self._done(), *self._entries()]
@@ -245,7 +247,7 @@ class Journal:
     def _commit(self, name: str, cells: Sequence[Line], lines: Sequence[Result]) -> None:
         head = json.dumps({"ticket": name, "cells": cells, "lines": len(lines)})
         text = "\n".join([head, *map(self._line, lines)]) + "\n"
-        _write_whole(self._journal / f"{name}.jsonl", text)
+        write_text(self._journal / f"{name}.jsonl", text)
 
     def _line(self, result: Result) -> str:
         """Return a result's line, made once however often it is written."""
@@ -267,8 +269,8 @@ class Journal:
 
     def describe(self, suite: str, run: Mapping[str, Any]) -> None:
         """Write the suite as resolved, and the record of the run."""
-        _write_whole(self.folder / SUITE, suite)
-        _write_whole(self.folder / RUN, json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        write_text(self.folder / SUITE, suite)
+        write_text(self.folder / RUN, json.dumps(run, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
     # --- the end ------------------------------------------------------------------------------------------------
 
@@ -299,10 +301,10 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             self._notify(f"{len(gone)} result(s) of an earlier suite moved to {SUPERSEDED}")
-        _write_whole(self.folder / RESULTS, "".join(self._line(r) + "\n" for r in results))
+        write_text(self.folder / RESULTS, "".join(self._line(r) + "\n" for r in results))
         current = {t: cells for t, cells in self._tickets.items() if all(c in wanted for c in cells)}
         done = "".join(json.dumps({"ticket": t, "cells": c}) + "\n" for t, c in sorted(current.items()))
-        _write_whole(self._journal / DONE, done)
+        write_text(self._journal / DONE, done)
         for path in self._journal.iterdir():
             if path.name != DONE:
                 path.unlink()
@@ -348,16 +350,3 @@ def _name_of(cells: Sequence[Line]) -> str:
     import hashlib
 
     return hashlib.sha256(repr(cells).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all, fsynced."""
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        with temporary.open("wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"cannot write {str(path)!r}: {error.strerror or error}") from None

@@ -188,6 +188,8 @@ def _work(
 ) -> None:
     """Do tasks until the pipe closes; what is said on the way goes through it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    # what is ended by the parent puts its temporary files away first
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     bench = Bench(threads)

@@ -10,7 +10,7 @@ import click
 
 from geed_onnx.cli.door import say, warn
 from geed_onnx.cli.main import image_options, input_options, main, one_of, results_at
-from geed_onnx.cli.measuring import CROSSED, measure, measure_arguments, progress_bar, until_closed
+from geed_onnx.cli.measuring import CROSSED, measure, measure_arguments, measured_tables, progress_bar, until_closed
 from geed_onnx.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def compare(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> 
     taps, variants, level = options["taps"], options["variants"], options["level"]
     check_request(ctx, sources, chosen["within"], level)
     if output is not None:
-        writable(output)
+        writable(output, "comparisons")
     models = opened(sources, options)
     wanted = set(map(id, picked([m for source in models for m in source], globs)))
     groups = [some for source in models if (some := [m for m in source if id(m) in wanted])]
@@ -211,40 +211,11 @@ def taps_by_model(
 def measured_now(model: str, data: str, group: str, taps: list[str] | None, arguments: dict[str, Any]) -> Model:
     """Measure one model, its tables kept in memory."""
     from geed_onnx.comparisons import model_of
-    from geed_onnx.engine import Settings, make_plan, measure_plan
-    from geed_onnx.sessions import RuntimeOptions
 
-    a = arguments
     with progress_bar() as bar:
-        plan = make_plan(
-            model,
-            data,
-            group,
-            taps=taps,
-            variants=a["variants"],
-            acts=a["actions"],
-            declared=a["declared_action"],
-            settings=Settings(
-                a["samples"],
-                a["spread_samples"],
-                a["reference_samples"],
-                a["seed"],
-                a["level"],
-                a["floor"],
-                a["mask"],
-                a["batch_size"],
-            ),
-            input=a["input"],
-            layout=a["layout"],
-            preprocessing=a["preprocessing"],
-            runtime=RuntimeOptions(
-                a["provider"], a["threads"], a["tf32"], layout=a["layout"], constants=a["constants"]
-            ),
-            column=a["column"],
-            skip_bad=a["skip_bad"],
-            streaming=a["streaming"],
+        measured = measured_tables(
+            model, data, group, arguments | {"taps": taps}, bar, lambda note: warn(f"{model}: {note}")
         )
-        measured = measure_plan(plan, progress=bar, notify=lambda note: warn(f"{model}: {note}"))
     return model_of(model, [(m.result, m.tables) for m in measured])
 
 

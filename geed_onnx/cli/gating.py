@@ -103,7 +103,7 @@ def thresholds_of(options: Mapping[str, Any]) -> list[Threshold]:
         If a threshold is malformed, two things would go to one place, or a file cannot be written.
     """
     from geed_onnx.gates import parse_threshold
-    from geed_onnx.reports.gate import can_write
+    from geed_onnx.results import writable
 
     if options["markdown"] == STDOUT and options["as_json"]:
         raise UsageError("--json and --markdown - both write to stdout; give one of them a file or leave it out")
@@ -112,7 +112,7 @@ def thresholds_of(options: Mapping[str, Any]) -> list[Threshold]:
     for file, place in zip(files, places, strict=True):
         if places.count(place) > 1 and place != os.path.realpath(os.devnull):
             raise UsageError(f"{file!r} is given for two reports; each needs a file of its own")
-        can_write(file)
+        writable(file)
     return [parse_threshold(text, "--fail-above") for text in options["fail_above"]]
 
 

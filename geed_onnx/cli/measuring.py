@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +24,7 @@ from geed_onnx.cli.main import (
 from geed_onnx.errors import UsageError
 
 if TYPE_CHECKING:
+    from geed_onnx.engine import Measured
     from geed_onnx.engine.plan import Progress
     from geed_onnx.gates import Threshold
     from geed_onnx.results import Result
@@ -93,6 +94,7 @@ CROSSED = 3
 )
 @click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
 @click.option("-o", "--output", metavar="FILE.jsonl", type=click.Path(), help="Write the Results there too.")
+@click.option("--tables", "with_tables", is_flag=True, help="With -o: deviations and jackknife beside it, in Parquet.")
 @input_options
 @image_options
 def measure(model: str, data: str, group: str, **options: Any) -> None:
@@ -105,17 +107,20 @@ def measure(model: str, data: str, group: str, **options: Any) -> None:
     """
     from geed_onnx.results import writable, write_results
 
-    output, as_json = options.pop("output"), options.pop("as_json")
+    output, as_json, with_tables = options.pop("output"), options.pop("as_json"), options.pop("with_tables")
+    if with_tables and output is None:
+        raise UsageError("--tables writes them beside the results: add -o FILE.jsonl")
     limits = limits_of(options.pop("fail_above"), options["variants"])
     if output is not None:
-        writable(output)
+        writable(output, "results")
     arguments = measure_arguments(options)
     with progress_bar() as bar:
-        from geed_onnx.engine import measure as measure_model
-
-        results = measure_model(model, data, group, progress=bar, notify=warn, **arguments)
+        measured = measured_tables(model, data, group, arguments, bar, warn)
+    results = [m.result for m in measured]
     try:
         if output is not None:
+            if with_tables:
+                tables_beside(output, measured)
             write_results(output, results)
     finally:
         # a full disk takes the file, not what was measured
@@ -126,6 +131,63 @@ def measure(model: str, data: str, group: str, **options: Any) -> None:
         say("crossed", line)
     if crossed:
         sys.exit(CROSSED)
+
+
+def measured_tables(
+    model: str,
+    data: str,
+    group: str,
+    arguments: dict[str, Any],
+    progress: Progress | None,
+    notify: Callable[[str], None],
+) -> list[Measured]:
+    """Return what `engine.measure` would of these arguments, with the tables that the results are made of."""
+    from geed_onnx.engine import Settings, make_plan, measure_plan
+    from geed_onnx.sessions import RuntimeOptions
+
+    a = arguments
+    plan = make_plan(
+        model,
+        data,
+        group,
+        taps=a["taps"],
+        variants=a["variants"],
+        acts=a["actions"],
+        declared=a["declared_action"],
+        settings=Settings(**{f: a[f] for f in SETTINGS}),
+        input=a["input"],
+        layout=a["layout"],
+        preprocessing=a["preprocessing"],
+        runtime=RuntimeOptions(a["provider"], a["threads"], a["tf32"], layout=a["layout"], constants=a["constants"]),
+        column=a["column"],
+        skip_bad=a["skip_bad"],
+        streaming=a["streaming"],
+    )
+    return measure_plan(plan, progress=progress, notify=notify)
+
+
+def tables_beside(output: str, measured: Sequence[Measured]) -> None:
+    """Write ``STEM.deviations.parquet`` and ``STEM.jackknife.parquet`` beside a file of results."""
+    from pathlib import Path
+
+    from geed_onnx.results import DEVIATIONS, JACKKNIFE, write_tables
+
+    path = Path(output)
+    files = (path.with_name(f"{path.stem}.{name}") for name in (DEVIATIONS, JACKKNIFE))
+    write_tables([(m.result, m.tables) for m in measured], *files)
+
+
+#: Arguments that make up the engine's settings.
+SETTINGS = (
+    "samples",
+    "spread_samples",
+    "reference_samples",
+    "seed",
+    "level",
+    "floor",
+    "mask",
+    "batch_size",
+)
 
 
 def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def expose(model: str, output: str, specs: tuple[str, ...]) -> None:
     from geed_onnx.results import writable
     from geed_onnx.taps import read_graph, resolve_taps, save_exposed
 
-    target = writable(output)
+    target = writable(output, "the model")
     graph = read_graph(model)
     found = resolve_taps(graph, list(specs))
     if target.exists() and target.samefile(model):

@@ -107,7 +107,7 @@ def check_options(options: dict[str, Any], folder: str | None) -> None:
     UsageError
         For either.
     """
-    from geed_onnx.reports.gate import can_write
+    from geed_onnx.results import writable
 
     if options["address"] is not None and options["engine"] != "ray":
         raise UsageError("--address names a Ray cluster: add --engine ray")
@@ -117,7 +117,7 @@ def check_options(options: dict[str, Any], folder: str | None) -> None:
         raise UsageError("--quiet says one line per cell that is measured, and --dry-run measures none; leave one out")
     for name in ("junit", "sarif", "markdown", "page"):
         if options[name] is not None and (folder is None or not within(options[name], folder)):
-            can_write(options[name])
+            writable(options[name])
 
 
 def within(file: str, folder: str) -> bool:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from geed_onnx.comparisons.differences import Difference, Of
 from geed_onnx.comparisons.participants import Participant
-from geed_onnx.errors import UsageError
-from geed_onnx.results import writable
-from geed_onnx.results.lines import file_mask
+from geed_onnx.results import write_text
 
 SCHEMA = "geed-comparison/1"
 #: What of a tap stands in a line.
@@ -122,27 +118,11 @@ def _fields(d: Difference, name: str, prefix: str) -> dict[str, Any]:
 
 
 def write_comparisons(path: str | os.PathLike[str], rows: Iterable[Comparison]) -> None:
-    """Write JSON Lines whole or not at all: to a temporary file beside it, then renamed over.
+    """Write JSON Lines whole or not at all: beside its place first, then renamed into it.
 
     Raises
     ------
     UsageError
         If it cannot be written there.
     """
-    target = writable(path)
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        # a path that is no UTF-8 holds lone surrogates: escaped, they are JSON and read back as they were
-        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
-            file.writelines(row.to_json() + "\n" for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~file_mask())
-        os.replace(temporary, target)
-    except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"cannot write {os.fspath(path)!r}: {error.strerror}") from None
-        raise
+    write_text(path, "".join(row.to_json() + "\n" for row in rows), "comparisons")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from geed_onnx.errors import UsageError
 from geed_onnx.gates import Judged, Verdict
 from geed_onnx.reports.table import PLAIN_WIDTH, clean, number
 
@@ -161,62 +157,3 @@ def shortened(text: str, room: int, *, front: bool = True) -> str:
     while text and cell_len(text) > room - 1:
         text = text[1:] if front else text[:-1]
     return f"…{text}" if front else f"{text}…"
-
-
-def can_write(path: str | os.PathLike[str]) -> None:
-    """Refuse a path that no file can be written to, before any work is done for it.
-
-    Raises
-    ------
-    UsageError
-        If the folder is missing or not writable, or the path is a folder.
-    """
-    target = Path(path)
-    shown = repr(os.fspath(path))
-    if target.is_dir():
-        raise UsageError(f"cannot write {shown}: it is a folder; give a file name in it")
-    if not target.parent.is_dir():
-        raise UsageError(f"cannot write {shown}: there is no folder {str(target.parent)!r}")
-    wanted = target if target.exists() else target.parent
-    if not os.access(wanted, os.W_OK):
-        raise UsageError(f"cannot write {shown}: permission denied")
-
-
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
-    """Write UTF-8 text whole or not at all: to a temporary file beside it, fsynced, then renamed over.
-
-    A pipe or a device is written as it is.  Lone surrogates (a path that is no UTF-8) become their escapes.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be written.
-    """
-    can_write(path)
-    # a link stays one: what it points to is written
-    target = Path(os.path.realpath(path))
-    data = text.encode("utf-8", "backslashreplace")
-    temporary = ""
-    try:
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)
-            return
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"cannot write {os.fspath(path)!r}: {error.strerror or error}") from None
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -6,9 +6,8 @@ import os
 from typing import TYPE_CHECKING
 
 from geed_onnx.gates import Judged, Verdict
-from geed_onnx.reports.gate import write_whole
 from geed_onnx.reports.table import clean
-from geed_onnx.results import Result
+from geed_onnx.results import Result, write_text
 
 if TYPE_CHECKING:
     from junitparser import TestCase
@@ -47,7 +46,7 @@ def write_junit(verdict: Verdict, path: str | os.PathLike[str]) -> None:
     UsageError
         If it cannot be written.
     """
-    write_whole(path, junit(verdict))
+    write_text(path, junit(verdict))
 
 
 def _case(j: Judged) -> TestCase:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 
 from geed_onnx.gates import Judged, Verdict
-from geed_onnx.reports.gate import headline, limit_of, write_whole
+from geed_onnx.reports.gate import headline, limit_of
 from geed_onnx.reports.table import clean, number
+from geed_onnx.results import write_text
 
 #: Rows of each table; a step summary of GitHub holds 1 MiB.
 ROWS = 200
@@ -45,7 +46,7 @@ def write_markdown(verdict: Verdict, path: str | os.PathLike[str]) -> None:
     UsageError
         If it cannot be written.
     """
-    write_whole(path, markdown(verdict))
+    write_text(path, markdown(verdict))
 
 
 def code(text: object, *, cell: bool = False) -> str:

@@ -11,9 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from geed_onnx.gates import Judged, Threshold, Verdict
-from geed_onnx.reports.gate import write_whole
 from geed_onnx.reports.table import clean
-from geed_onnx.results import Result
+from geed_onnx.results import Result, write_text
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -52,7 +51,7 @@ def write_sarif(verdict: Verdict, path: str | os.PathLike[str]) -> None:
     UsageError
         If it cannot be written.
     """
-    write_whole(path, sarif(verdict))
+    write_text(path, sarif(verdict))
 
 
 def uri_of(path: str) -> str:

@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from geed_onnx.results.collection import JOURNAL, RESULTS, RUN, SUITE, Collection, open_results, table_paths
-from geed_onnx.results.lines import read_results, writable, write_results
+from geed_onnx.results.lines import read_results, write_results
 from geed_onnx.results.record import SCHEMA, Result, finite, from_json
 from geed_onnx.results.tables import (
     DEVIATIONS,
@@ -22,6 +22,7 @@ from geed_onnx.results.tables import (
     read_table,
     write_tables,
 )
+from geed_onnx.results.writing import whole, writable, write_text
 
 __all__ = [
     "DEVIATIONS",
@@ -43,7 +44,9 @@ __all__ = [
     "read_results",
     "read_table",
     "table_paths",
+    "whole",
     "writable",
     "write_results",
     "write_tables",
+    "write_text",
 ]

@@ -7,8 +7,6 @@ variant, image.  Rows of one cell lie together, images sorted, elements in order
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geed_onnx.errors import DataError, UsageError
+from geed_onnx.errors import DataError
 from geed_onnx.estimators import REFERENCE, SAMPLE, Change, Deviations
-from geed_onnx.results.lines import file_mask
 from geed_onnx.results.record import Result
+from geed_onnx.results.writing import whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -177,24 +175,12 @@ def _jackknife_table(rows: Sequence[Row]) -> pa.Table:
 def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], lasting: bool = True) -> None:
     import pyarrow.parquet as pq
 
-    handle, temporary = -1, ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=[*NAMES, "image"]) as writer:
-                for table in tables:
-                    writer.write_table(table)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~file_mask())
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise UsageError(f"cannot write {str(path)!r}: {error.strerror or error}") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with (
+        whole(path, lasting=lasting) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=[*NAMES, "image"]) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)
 
 
 def _canonical(tables: Sequence[pa.Table]) -> pa.Table:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from geed_onnx.suites.schema import ThresholdTable
 
 
-
 @dataclass(frozen=True)
 class Measured:
     """What a suite measures; None where its own faults leave that open.

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -21,7 +20,7 @@ from geed_onnx.reports.page.contents import contents_of
 from geed_onnx.reports.page.payload import as_json, payload
 from geed_onnx.reports.page.section import Section
 from geed_onnx.reports.table import clean
-from geed_onnx.results import Collection
+from geed_onnx.results import Collection, writable, write_text
 
 SCRIPTS = ("tables.js", "drawing.js", "explore.js", "page.js")
 #: What the page itself calls its parts.
@@ -63,24 +62,9 @@ def write_page(
     UsageError
         If the page cannot be written there.
     """
-    where = page_target(target)
+    page_target(target)
     text = page_html(collection, sections=sections, verdict=verdict, unjudged=unjudged, title=title)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=where.parent, prefix=f".{where.name[:80]}.")
-    except OSError as error:
-        raise UsageError(f"cannot write the page to {os.fspath(target)!r}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, where)
-    except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise UsageError(f"cannot write the page to {os.fspath(target)!r}: {error.strerror}") from None
-        raise
+    write_text(target, text, "the page")
 
 
 def page_target(target: str | os.PathLike[str]) -> Path:
@@ -91,15 +75,7 @@ def page_target(target: str | os.PathLike[str]) -> Path:
     UsageError
         If it is a folder, its folder is missing, or it may not be written.
     """
-    where = Path(target)
-    said = f"cannot write the page to {os.fspath(target)!r}"
-    if where.is_dir():
-        raise UsageError(f"{said}: it is a folder; give a file name in it, as page.html")
-    if not where.parent.is_dir():
-        raise UsageError(f"{said}: there is no folder {str(where.parent)!r}")
-    if not os.access(where.parent, os.W_OK) or (where.exists() and not os.access(where, os.W_OK)):
-        raise UsageError(f"{said}: permission denied")
-    return where
+    return writable(target, "the page")
 
 
 def page_html(
