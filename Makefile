@@ -16,11 +16,14 @@ demo: setup            ## run the shipped suite, write its page, and tell what t
 	$(BIN)/geed-onnx demo -o $(RUNS)/demo
 	@echo "the page: $(RUNS)/demo/report.html"
 
+# test files side by side, one a core
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+
 test: setup            ## all tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: setup           ## a developer's loop: all but the slow tests
-	$(BIN)/python -m pytest -m "not slow" -x
+	$(PYTEST) -m "not slow" -x
 
 lint: setup
 	$(BIN)/ruff check .

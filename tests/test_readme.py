@@ -29,6 +29,9 @@ OTHERS = (
 )
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a reader sits: the models, the suite that the text shows, and the run of `make demo`."""
