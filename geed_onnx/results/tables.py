@@ -187,12 +187,25 @@ def _canonical(tables: Sequence[pa.Table]) -> pa.Table:
     """Return tables as one, its texts numbered in the order in which they come: equal rows are equal bytes."""
     import pyarrow as pa
 
-    whole = pa.concat_tables(tables)
-    for i, part in enumerate(whole.schema):
-        if pa.types.is_dictionary(part.type):
-            words = whole.column(i).cast(pa.string()).combine_chunks().dictionary_encode()
-            whole = whole.set_column(i, part, words)
-    return whole.combine_chunks()
+    joined = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
+    for i, part in enumerate(joined.schema):
+        if pa.types.is_dictionary(part.type) and joined.num_rows:
+            [words] = joined.column(i).chunks
+            joined = joined.set_column(i, part, _renumbered(words))
+    return joined
+
+
+def _renumbered(words: pa.DictionaryArray) -> pa.DictionaryArray:
+    """Return a column whose dictionary holds what occurs, in the order in which it first does."""
+    import pyarrow as pa
+
+    indices = np.asarray(words.indices)
+    first = np.full(len(words.dictionary), len(indices))
+    first[indices[::-1]] = np.arange(len(indices))[::-1]  # of several assignments the last one stays
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(indices))]
+    place = np.zeros(len(words.dictionary), dtype=np.int32)
+    place[order] = np.arange(len(order))
+    return pa.DictionaryArray.from_arrays(pa.array(place[indices], pa.int32()), words.dictionary.take(pa.array(order)))
 
 
 def _cells_of(path: Path) -> Iterator[tuple[Place, pa.Table, tuple[int, int]]]:
