@@ -91,7 +91,7 @@ $(VENVS)/%/.ready: pyproject.toml
 $(VENVS)/extras/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENVS)/extras
 	$(VENVS)/extras/bin/python -m pip install -q --upgrade pip
-	$(VENVS)/extras/bin/python -m pip install -q -e '.[ray,mlflow]' 'pytest>=8.0'
+	$(VENVS)/extras/bin/python -m pip install -q -e '.[ray,mlflow]' 'pytest>=8.0' 'hypothesis>=6.100'
 	@touch $@
 
 .PRECIOUS: $(VENVS)/%/.ready

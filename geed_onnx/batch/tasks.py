@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geed_onnx.groups import parse_group
 from geed_onnx.results import CellTables, Result
 from geed_onnx.suites import Job, ModelEntry
 
@@ -74,7 +75,7 @@ def failed_cell(
     result = Result(
         model=called({"path": job.model.path, "sha256": None, "producer": None}, job.model),
         data={"uri": job.data.source, "fingerprint": None, "samples": 0},
-        group={"name": job.group, "order": None},
+        group={"name": job.group, "order": parse_group(job.group).order},
         tap={"name": tap, "kind": kind, "shape": None},
         variant=variant,
         value=None,

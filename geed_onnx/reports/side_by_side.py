@@ -67,8 +67,14 @@ def print_side_by_side(
         kept = fitting(cells, console.width)
         console.print(_table([clean(name) for name in networks], kept))
         if len(kept) < len(cells):
-            gone = ", ".join(heading for heading in cells if heading not in kept)
+            gone = some_of([heading for heading in cells if heading not in kept])
             console.print(Text(f"left out for want of width: {gone}; a wider terminal shows them"), soft_wrap=True)
+
+
+def some_of(names: Sequence[str], most: int = 8) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def fitting(cells: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
