@@ -133,6 +133,21 @@ def test_polar_chart_stands_at_its_angles(running: Any, small: Path) -> None:
         assert worst.startswith("worst at 180°")
 
 
+def test_the_profile_begins_with_a_map_that_the_models_have(running: Any, tmp_path: Path) -> None:
+    deep = [result(name="deep", path="deep.onnx", sha256="d" * 64, tap=f"layer{i}") for i in range(9)]
+    shallow = [
+        result(name=f"net{m}", path=f"net{m}.onnx", sha256=f"{m}" * 64, tap=f"block{m}{i}")
+        for m in range(3)
+        for i in range(2)
+    ]
+    path = tmp_path / "page.html"
+    write_page(collection(*deep, *shallow), path)
+    with opened(running, path) as it:
+        it.page.locator("#profile-chart").scroll_into_view_if_needed()
+        it.settle("document.querySelectorAll('#profile-chart .petal svg').length >= 3")
+        it.clean(path)
+
+
 def test_sorting(running: Any, small: Path) -> None:
     with opened(running, small) as it:
         page = it.page

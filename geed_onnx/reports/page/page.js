@@ -79,8 +79,11 @@ function variantControls() {
 function slotControls() {
   const slots = here().slots;
   const kept = (slot) => slots.includes(slot);
+  // the last map that most of the chosen models have
+  const having = (slot) => state.models.filter((entity) => reading(entity, slot)).length;
+  const most = (some) => some.filter((slot) => having(slot) === Math.max(...some.map(having))).at(-1);
   const maps = slots.filter((s) => data.slots[s].kind === "map");
-  if (!kept(state.slot)) state.slot = maps.at(-1) ?? slots.at(-1) ?? null;
+  if (!kept(state.slot)) state.slot = most(maps) ?? most(slots) ?? null;
   options(byId("profile-slot"), slots.map((s) => [s, data.slots[s].label]), state.slot);
   if (!byId("training")) return;
   const trained = slots.filter((slot) => data.runs.some((run) => run.points.some(([, entity]) => reading(entity, slot))));
