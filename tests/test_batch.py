@@ -507,6 +507,69 @@ def test_a_task_that_always_kills_its_worker_fails_alone(folder: Path, monkeypat
     assert len(notes) == 3
 
 
+# ---- killed at every step of writing -------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """Stands in for a kill: no `except Exception` sees it."""
+
+
+def killing(monkeypatch: pytest.MonkeyPatch, at: int) -> list[int]:
+    """Let the `at`-th change of a file's name, removal or fsync be the last; returns the count so far."""
+    count = [0]
+
+    def counted(function: Any) -> Any:
+        def step(*args: Any, **options: Any) -> Any:
+            count[0] += 1
+            if count[0] > at:
+                raise Killed
+            return function(*args, **options)
+
+        return step
+
+    monkeypatch.setattr(os, "replace", counted(os.replace))
+    monkeypatch.setattr(os, "fsync", counted(os.fsync))
+    monkeypatch.setattr(Path, "unlink", counted(Path.unlink))
+    return count
+
+
+@pytest.mark.parametrize("before", ["nothing", "a smaller suite", "a renamed model"])
+def test_a_kill_at_any_step_of_writing_changes_nothing_in_the_end(
+    tmp_path: Path, before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk(tmp_path, models=2)
+    asked = suite(tmp_path, models=("net0", "net1"), groups=("C4",))
+
+    def begun(name: str) -> Path:
+        if before == "a smaller suite":
+            ran(suite(tmp_path, models=("net1",), groups=("C4", "flip")), tmp_path / name)
+        elif before == "a renamed model":
+            ran(
+                suite(tmp_path, models=(ModelEntry(str(tmp_path / "net0.onnx"), "old"),), groups=("C4",)),
+                tmp_path / name,
+            )
+        return tmp_path / name
+
+    ran(asked, begun("whole"))
+    whole = contents(tmp_path / "whole")
+    counted = begun("counted")
+    with monkeypatch.context() as patch:
+        count = killing(patch, 10_000)
+        ran(asked, counted)
+        steps = count[0]
+    assert steps > 15
+    for at in range(0, steps, 1 if before == "nothing" else 3):
+        folder = begun(f"run{at}")
+        with monkeypatch.context() as patch:
+            killing(patch, at)
+            with pytest.raises(Killed):
+                ran(asked, folder)
+        ran(asked, folder)
+        assert contents(folder) == whole, at
+        left = [p.name for p in (*folder.iterdir(), *(folder / JOURNAL).iterdir())]
+        assert {n for n in left if n.startswith(".")} == {".journal", ".lock"}, at
+
+
 # ---- kill −9 at twenty random moments ------------------------------------------------------------------------------
 
 RUNNER = """
