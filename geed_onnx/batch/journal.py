@@ -13,6 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -293,8 +294,9 @@ class Journal:
         gone = [r for line, r in self._rows.items() if line not in wanted]
         deviations, jackknife = table_paths(self.folder)
         if any(path.parent == self._journal for path in (*deviations, *jackknife)) or gone:
-            merge_tables(deviations, self.folder / DEVIATIONS, order)
-            merge_tables(jackknife, self.folder / JACKKNIFE, order)
+            merges = ((deviations, self.folder / DEVIATIONS), (jackknife, self.folder / JACKKNIFE))
+            with ThreadPoolExecutor(len(merges)) as threads:
+                list(threads.map(lambda merge: merge_tables(merge[0], merge[1], order), merges))
         if gone:
             with (self.folder / SUPERSEDED).open("ab") as file:
                 file.write("".join(r.to_json() + "\n" for r in gone).encode("utf-8", "backslashreplace"))
