@@ -2,8 +2,8 @@
 
 python benchmarks/many_cells.py [MODELS]
 
-Copies of the shipped CNN with other weights (so that no two are one cell), four groups, the shipped images: about 40 cells
-a model. Inside is the time within `measure_plan`, which runs orbits through the network and reduces them to deviations;
+Copies of the shipped CNN with other weights (so that no two are one cell), four groups, the shipped images: 40 cells a
+model. Inside is the time within `measure_plan`, which runs orbits through the network and reduces them to deviations;
 outside is everything else: reading graphs, opening sessions, reading images, hashing, records, Parquet, fsync.
 """
 
