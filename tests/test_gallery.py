@@ -310,6 +310,17 @@ def test_ties_are_broken_by_id_and_the_identity_is_never_the_worst() -> None:
     assert worst_element([0.0]) == 0
 
 
+def test_of_training_runs_the_last_checkpoints_are_shown(tmp_path: Path) -> None:
+    path = saved(identity_map(1, 4), tmp_path)
+    names = ["a0", "a9", "b5", "b2"]
+    run = run_folder(tmp_path / "run", [path] * 4, noise_file(tmp_path, (2, 1, 4, 4)), ["C4"], samples=2, names=names)
+    steps = {name: {"family": "f", "seed": name[0], "step": int(name[1])} for name in names}
+    told = tuple(replace(r, model={**r.model, **steps[r.label]}) for r in run.results)
+    shown = make_gallery(replace(run, results=told), models=2, limit=1)
+    assert [e.model for e in shown.exhibits] == ["a9", "b5"]
+    assert shown.reasons == ("the first 2 of 4 models are shown; left out: a0, b2",)
+
+
 def test_models_and_groups_beyond_the_limits_are_named(tmp_path: Path) -> None:
     path = saved(identity_map(1, 4), tmp_path)
     names = ["a", "b", "c"]

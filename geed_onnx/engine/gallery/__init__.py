@@ -45,7 +45,7 @@ def make_gallery(
     limit
         Images of each model, data set and group.
     models
-        Models that are shown, in the order of the results.
+        Models that are shown, in the order of the results; of training runs their last checkpoints first.
     tap
         Name or module path of the map whose channels are shown; by default the last map of at least 4×4.
     channels

@@ -71,7 +71,7 @@ def choose_jobs(collection: Collection, *, limit: int, models: int, tap: str | N
     rows = [r for r in collection.results if r.value is not None and not r.failed and _complete(r)]
     if rows and not collection.files:
         return [], [f"the deviations by image were not kept{_NOT_KEPT}"]
-    by_model = _grouped(rows, _model)
+    by_model = _last_first(_grouped(rows, _model))
     left = [some[0].label for some in by_model[models:]]
     if left:
         listed = ", ".join(left[:MODELS_NAMED]) + (", …" if len(left) > MODELS_NAMED else "")
@@ -96,6 +96,22 @@ def choose_jobs(collection: Collection, *, limit: int, models: int, tap: str | N
     # those of one model lie together
     order = {_model(some[0]): i for i, some in enumerate(by_model)}
     return sorted(jobs, key=lambda job: order[_model(job.result)]), reasons
+
+
+def _last_first(by_model: list[list[Result]]) -> list[list[Result]]:
+    """Return the models, of each training run its last checkpoint before every earlier one of any run."""
+
+    def run(result: Result) -> tuple[str, str]:
+        return str(result.model.get("family")), str(result.model.get("seed"))
+
+    def step(result: Result) -> float:
+        found = result.model.get("step")
+        return float(found) if isinstance(found, (int, float)) else float("inf")
+
+    last: dict[tuple[str, str], float] = {}
+    for some in by_model:
+        last[run(some[0])] = max(step(some[0]), last.get(run(some[0]), 0.0))
+    return sorted(by_model, key=lambda some: step(some[0]) < last[run(some[0])])
 
 
 def _complete(result: Result) -> bool:
