@@ -29,6 +29,11 @@ class GeedError(Exception):
 
     exit_code = 1
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What a terminal shows, a line each; an error that names several faults has several."""
+        return (str(self),)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.args), self.__dict__ or None
 

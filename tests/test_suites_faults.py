@@ -37,11 +37,11 @@ def faults(text: str | bytes, suffix: str = "toml") -> list[str]:
         load_suite(name)
     error = caught.value
     count = "1 fault" if len(error.faults) == 1 else f"{len(error.faults)} faults"
-    assert error.lines[0] == f"suite '{name}': {count}"
-    assert str(error) == "\n".join(error.lines)
+    assert error.said[0] == f"suite '{name}': {count}"
+    assert str(error) == "\n".join(error.said)
     assert error.exit_code == 2
-    assert all("\n" not in line for line in error.lines)
-    return list(error.lines[1:])
+    assert all("\n" not in line for line in error.said)
+    return list(error.said[1:])
 
 
 def tables(**given: str) -> str:
@@ -531,7 +531,7 @@ def test_a_suite_that_cannot_be_read(desk: Path) -> None:
         (desk / "folder.toml").mkdir(exist_ok=True)
         with pytest.raises(SuiteError) as caught:
             load_suite(path)
-        assert caught.value.lines == (f"suite {path!r}: 1 fault", line)
+        assert caught.value.said == (f"suite {path!r}: 1 fault", line)
 
 
 @pytest.mark.parametrize(
@@ -617,7 +617,7 @@ def test_faults_are_data() -> None:
     assert (groups.path, groups.value, samples.path, samples.value) == ("groups", MISSING, "samples", -1)
     assert groups.expected == 'a list of groups, as in groups = ["C8"]'
     again = pickle.loads(pickle.dumps(error))
-    assert (again.faults, again.lines, str(again)) == (error.faults, error.lines, str(error))
+    assert (again.faults, again.said, str(again)) == (error.faults, error.said, str(error))
     assert again.faults[1].value is MISSING
 
 
@@ -719,4 +719,4 @@ def test_whatever_text_is_read_or_has_a_fault(text: str, suffix: str) -> None:
     Path(f"suite.{suffix}").write_text(text)
     with pytest.raises(SuiteError) as caught:
         load_suite(f"suite.{suffix}")
-    assert all(line.isprintable() for line in caught.value.lines)
+    assert all(line.isprintable() for line in caught.value.said)

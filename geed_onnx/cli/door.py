@@ -58,8 +58,7 @@ class Door(click.Group):
         try:
             return super().invoke(ctx)
         except GeedError as error:
-            # what names several faults at once has a line for each
-            for line in getattr(error, "lines", (error,)):
+            for line in error.said:
                 complain(line)
             ctx.exit(error.exit_code)
         except BrokenPipeError:

@@ -64,10 +64,10 @@ class SuiteError(UsageError):
 
     def __init__(self, uri: str, faults: Iterable[Fault]) -> None:
         self.uri, self.faults = uri, tuple(faults)
-        super().__init__("\n".join(self.lines))
+        super().__init__("\n".join(self.said))
 
     @property
-    def lines(self) -> tuple[str, ...]:
+    def said(self) -> tuple[str, ...]:
         """A headline, then one line for each fault."""
         count = f"{len(self.faults)} faults" if len(self.faults) != 1 else "1 fault"
         return (f"suite {self.uri!r}: {count}", *map(str, self.faults))
