@@ -188,7 +188,7 @@ class Bench:
             opened,
             group,
             variants=chosen,
-            acts=_acts(job.model, opened),
+            acts=job.model.acts,
             declared=job.model.declared_action,
             settings=settings,
         )
@@ -313,11 +313,6 @@ def _suitable(job: Job, opened: Opened) -> tuple[str, ...]:
             f"none of the variants ({', '.join(names)}) is for a tap of this model ({', '.join(sorted(kinds))})"
         )
     return chosen
-
-
-def _acts(entry: ModelEntry, opened: Opened) -> dict[str, str]:
-    """Return {tap: action}; a tap that is not among those measured is an error, as it is on the command line."""
-    return dict(entry.acts)
 
 
 def _constants(entry: ModelEntry) -> dict[str, Any]:
