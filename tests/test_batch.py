@@ -400,12 +400,32 @@ def test_two_runs_into_one_folder_at_once_are_refused(folder: Path) -> None:
     assert len(lines(folder / "run")) == 36
 
 
-def test_a_folder_of_something_else_is_left_alone(folder: Path) -> None:
+@pytest.mark.parametrize("text", ["my own notes\nof another kind\n", "without an end", '{"schema": "other/1"}', "\0\1"])
+def test_a_folder_of_something_else_is_left_alone(folder: Path, text: str) -> None:
     (folder / "run").mkdir()
-    (folder / "run" / RESULTS).write_text("my own notes\nof another kind\n")
+    (folder / "run" / RESULTS).write_text(text)
     with pytest.raises(DataError, match="holds no results"):
         run_suite(suite(folder), str(folder / "run"))
-    assert (folder / "run" / RESULTS).read_text() == "my own notes\nof another kind\n"
+    assert (folder / "run" / RESULTS).read_text() == text
+
+
+@pytest.mark.parametrize("half", ["", "{", '{"schema": "geed', '{"schema": "geed-result/1", "model": {"pa'])
+def test_a_run_killed_within_its_first_line_is_taken_up(folder: Path, half: str) -> None:
+    (folder / "run").mkdir()
+    (folder / "run" / RESULTS).write_text(half)
+    found, log = ran(suite(folder), folder / "run")
+    assert found.measured == 36
+    assert len(log.notes) == bool(half)
+
+
+@pytest.mark.parametrize("name", [RESULTS, DEVIATIONS, RUN, "suite.toml", f"{JOURNAL}/x.deviations.parquet", ".lock"])
+def test_folders_in_place_of_files_are_errors_in_words(folder: Path, name: str) -> None:
+    (folder / "run" / name).mkdir(parents=True)
+    if JOURNAL in name:
+        ran(suite(folder), folder / "run")  # it is not ours, and in nobody's way
+    else:
+        with pytest.raises(UsageError, match=r"run"):
+            run_suite(suite(folder), str(folder / "run"))
 
 
 def test_a_file_in_place_of_the_folder_is_refused(folder: Path) -> None:

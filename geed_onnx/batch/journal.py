@@ -29,6 +29,7 @@ from geed_onnx.results import (
     JOURNAL,
     RESULTS,
     RUN,
+    SCHEMA,
     SUITE,
     CellTables,
     Result,
@@ -48,6 +49,8 @@ Notify = Callable[[str], None]
 DONE = "done.jsonl"
 SUPERSEDED = "superseded.jsonl"
 LOCK = ".lock"
+#: How every line of ours begins.
+HEAD = f'{{"schema": "{SCHEMA}"'.encode()
 _TICKET = re.compile(r"[0-9a-f]{64}")
 
 
@@ -100,8 +103,10 @@ class Journal:
                 self._fetch()
                 self._journal.mkdir(parents=True, exist_ok=True)
             self._take_up()
-        except BaseException:
+        except BaseException as error:
             self._lock.release()
+            if isinstance(error, OSError):
+                raise UsageError(f"cannot take up {str(self.folder)!r}: {error}") from None
             raise
         return self
 
@@ -163,10 +168,8 @@ class Journal:
             return []
         raw = path.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]
-        if len(whole) < len(raw):
-            self._notify(f"{path.name}: the last line was written half when the run was killed; it is measured again")
-            with path.open("r+b") as file:
-                file.truncate(len(whole))
+        half = raw[len(whole) :]
+        foreign = not half.startswith(HEAD[: len(half)])
         found, damaged = [], 0
         for line in whole.decode("utf-8", errors="replace").split("\n"):
             if line.strip():
@@ -174,10 +177,16 @@ class Journal:
                     found.append(from_json(line))
                 except DataError:
                     damaged += 1
-        if damaged and not found:
+        if (damaged or foreign) and not found:
+            # what another program wrote is not ours to cut
+            count = damaged + foreign
             raise DataError(
-                f"{str(path)!r} holds no results ({damaged} line(s) of something else); give another folder with -o"
+                f"{str(path)!r} holds no results ({count} line(s) of something else); give another folder with -o"
             )
+        if half:
+            self._notify(f"{path.name}: the last line was written half when the run was killed; it is measured again")
+            with path.open("r+b") as file:
+                file.truncate(len(whole))
         if damaged:
             self._notify(f"{path.name}: {damaged} damaged line(s) left aside; what they held is measured again")
         return found
@@ -308,7 +317,7 @@ class Journal:
         done = "".join(json.dumps({"ticket": t, "cells": c}) + "\n" for t, c in sorted(current.items()))
         write_text(self._journal / DONE, done)
         for path in self._journal.iterdir():
-            if path.name != DONE:
+            if path.name != DONE and path.is_file():
                 path.unlink()
         return results
 
