@@ -209,12 +209,8 @@ def watching(tasks: int, *, quiet: bool) -> Iterator[Watcher]:
             cells += len(outcome.cells)
             bar.update(task, completed=number, cells=cells)
 
-        def note(text: str) -> None:
-            with bar.console.capture():  # the bar steps aside for a line of another writer
-                pass
-            warn(text)
-
-        yield Watcher(task=done, passes=counted, note=note)
+        # what is written to stderr meanwhile, the bar lets pass above it
+        yield Watcher(task=done, passes=counted, note=warn)
 
 
 def line_of(result: Result) -> None:
