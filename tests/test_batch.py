@@ -372,6 +372,52 @@ def test_failed_cells_are_tried_again_and_replaced(folder: Path) -> None:
     assert contents(folder / "run") == contents(folder / "whole")
 
 
+def test_a_model_that_is_away_for_a_while_loses_nothing(folder: Path) -> None:
+    ran(suite(folder), folder / "run")
+    before = contents(folder / "run")
+    (folder / "net1.onnx").rename(folder / "away.onnx")
+    found, _ = ran(suite(folder), folder / "run")
+    assert [(r.label, r.group["name"]) for r in found.failed] == [("net1", "C4"), ("net1", "flip")]
+    assert (found.measured, found.kept) == (0, 36)
+    (folder / "away.onnx").rename(folder / "net1.onnx")
+    found, log = ran(suite(folder), folder / "run")
+    assert (found.measured, found.kept, log.counted) == (0, 36, 0)
+    assert contents(folder / "run") == before
+
+
+def test_a_mistake_of_ours_at_one_model_is_a_row_and_the_others_go_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Bench.prepare
+
+    def wrong(self: Bench, task: Any) -> Any:
+        if task.job.model.name == "net1":
+            raise KeyError("never thought of")
+        return original(self, task)
+
+    monkeypatch.setattr(Bench, "prepare", wrong)
+    found, _ = ran(suite(folder), folder / "run")
+    assert {str(r.reason) for r in found.failed} == {
+        "unexpected KeyError: 'never thought of' (this is a bug here; please report it)"
+    }
+    assert found.measured == 24
+
+
+def test_images_that_change_while_they_are_measured_fail_their_cells_alone(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Bench._print
+
+    def other(self: Bench, source: Any, job: Any, indices: tuple[int, ...]) -> str:
+        return original(self, source, job, indices) + ("" if job.group == "C4" else "!")
+
+    monkeypatch.setattr(Bench, "_print", other)
+    found, _ = ran(suite(folder), folder / "run")
+    assert {r.group["name"] for r in found.failed} == {"flip"}
+    assert all("the images changed while they were measured" in str(r.reason) for r in found.failed)
+    assert found.measured == 18
+
+
 def test_missing_images_fail_every_cell_in_one_line_each(folder: Path) -> None:
     (folder / "images.npy").unlink()
     found, _ = ran(suite(folder), folder / "run")

@@ -63,7 +63,7 @@ class Bench:
     ) -> Outcome:
         """Do a task, but for what is known: tickets of tasks that were done whole, keys of cells that were measured.
 
-        Errors of ours become rows with their reason; nothing is raised for what one cell cannot do.
+        Errors become rows with their reason; nothing is raised for what one model cannot do.
         """
         start = time.perf_counter()
         passes = 0
@@ -75,24 +75,24 @@ class Bench:
                 tick(done, total)
 
         try:
-            ticket = self.ticket(task)
-            if ticket in tickets:
-                return Outcome(task.number, ticket, unopened=True)
-            prepared = self.prepare(task)
+            outcome = self._performed(task, tickets, known, count)
         except GeedError as error:
-            return Outcome(task.number, None, failed_rows(task, str(error)), seconds=time.perf_counter() - start)
+            outcome = Outcome(task.number, None, failed_rows(task, str(error)))
+        except Exception as error:
+            # a mistake of ours at one model is no reason to lose the others: it is a row, and says what it is
+            first = (str(error).splitlines() or [""])[0]
+            reason = f"unexpected {type(error).__name__}: {first[:300]} (this is a bug here; please report it)"
+            outcome = Outcome(task.number, None, failed_rows(task, reason))
+        return replace(outcome, passes=passes, seconds=time.perf_counter() - start)
+
+    def _performed(self, task: Task, tickets: Collection[str], known: Collection[str], tick: Tick) -> Outcome:
+        ticket = self.ticket(task)
+        if ticket in tickets:
+            return Outcome(task.number, ticket, unopened=True)
+        prepared = self.prepare(task)
         notes: list[str] = []
-        measured = self.measured(prepared, known, count, notes.append)
-        return conclude(
-            task,
-            prepared,
-            ticket,
-            known,
-            measured,
-            notes=tuple(dict.fromkeys(notes)),
-            passes=passes,
-            seconds=time.perf_counter() - start,
-        )
+        measured = self.measured(prepared, known, tick, notes.append)
+        return conclude(task, prepared, ticket, known, measured, notes=tuple(dict.fromkeys(notes)))
 
     def measured(
         self, prepared: Prepared, known: Collection[str], tick: Tick | None, notify: Callable[[str], None] | None

@@ -291,9 +291,20 @@ class Journal:
         for n in numbers:
             for line in self._order[n]:
                 found.setdefault(line, self._rows[line])
-            for i, result in enumerate(self._failed.get(n, ())):
+            failed = self._failed.get(n, [])
+            for i, result in enumerate(failed):
                 found[f"failed {n}", str(i), ""] = result
+            if failed and not self._order[n]:
+                found |= self._before(failed[0])
         return list(found.values())
+
+    def _before(self, failed: Result) -> dict[Line, Result]:
+        """Return the lines of a task of which nothing could be measured now: a disk that is away takes no results."""
+
+        def told(r: Result) -> tuple[str, str, str]:
+            return r.label, str(r.group["name"]), str(r.data["uri"])
+
+        return {line: r for line, r in self._rows.items() if told(r) == told(failed)}
 
     def finish(self) -> list[Result]:
         """Put lines and tables in the suite's order, and let the journal go; returns the lines."""

@@ -17,7 +17,7 @@ from geed_onnx.batch.journal import Journal
 from geed_onnx.batch.remote import Mirror, is_remote
 from geed_onnx.batch.tasks import Fresh, Outcome, Task
 from geed_onnx.batch.workers import Engine, Here
-from geed_onnx.errors import GeedError, UsageError
+from geed_onnx.errors import UsageError
 from geed_onnx.results import Result
 from geed_onnx.suites import Suite, suite_toml
 
@@ -156,7 +156,7 @@ def _outcomes(engine: Engine, tasks: Sequence[Task], journal: Journal, watcher: 
         for task in tasks:
             try:
                 ticket = bench.ticket(task)
-            except GeedError:
+            except Exception:
                 ticket = ""  # what is wrong with it becomes its row
             if ticket in journal.tickets:
                 yield Outcome(task.number, ticket, unopened=True)

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import IO
 
 from geed_onnx.comparisons import Comparison
-from geed_onnx.reports.table import GAP, PLAIN_WIDTH, Column, between, clean, number, results_table
+from geed_onnx.reports.table import PLAIN_WIDTH, Column, between, clean, fitting, number, results_table
 
 #: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
 LEFT_OUT = ("a", "b", "interval")
@@ -30,7 +30,7 @@ def print_comparisons(rows: Sequence[Comparison], file: IO[str] | None = None, w
         for text in _heading(some[0]):
             line(text, "bold")
         columns = columns_of(some)
-        kept = fitting(columns, console.width)
+        kept = fitting(columns, console.width, LEFT_OUT)
         console.print(results_table(kept))
         for text in footnotes(some):
             line(text)
@@ -65,16 +65,6 @@ def taps_of(row: Comparison) -> str:
     a, b = (str(t["name"]) for t in (row.tap_a, row.tap_b))
     by = "" if row.aligned_by in (None, "name") else f" (by {row.aligned_by})"
     return clean(a if a == b else f"{a} ↔ {b}") + by
-
-
-def fitting(columns: Sequence[Column], width: int) -> list[Column]:
-    """Return the columns that `width` has room for, those of `LEFT_OUT` going first."""
-    kept = list(columns)
-    for name in LEFT_OUT:
-        if sum(c.width + GAP for c in kept) <= width:
-            break
-        kept = [c for c in kept if c.name != name]
-    return kept
 
 
 def marks_of(rows: Iterable[Comparison]) -> dict[str, str]:

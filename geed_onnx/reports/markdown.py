@@ -44,7 +44,9 @@ def write_markdown(verdict: Verdict, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     UsageError
-        If it cannot be written.
+        If it cannot be written there.
+    GeedError
+        If writing fails on the way.
     """
     write_text(path, markdown(verdict))
 

@@ -49,7 +49,9 @@ def write_sarif(verdict: Verdict, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     UsageError
-        If it cannot be written.
+        If it cannot be written there.
+    GeedError
+        If writing fails on the way.
     """
     write_text(path, sarif(verdict))
 

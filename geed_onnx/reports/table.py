@@ -91,10 +91,10 @@ def stood_in(r: Result) -> bool:
     return r.floor_method == "optimum" and r.floor is not None
 
 
-def fitting(columns: Sequence[Column], width: int) -> list[Column]:
-    """Return the columns that `width` has room for, those of `LEFT_OUT` going first."""
+def fitting(columns: Sequence[Column], width: int, left_out: Sequence[str] = LEFT_OUT) -> list[Column]:
+    """Return the columns that `width` has room for, those of `left_out` going first."""
     kept = list(columns)
-    for name in LEFT_OUT:
+    for name in left_out:
         if sum(c.width + GAP for c in kept) <= width:
             break
         kept = [c for c in kept if c.name != name]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geed_onnx.errors import DataError
+from geed_onnx.estimators import Change
 from geed_onnx.results.lines import read_results
 from geed_onnx.results.record import Result
 from geed_onnx.results.tables import DEVIATIONS, JACKKNIFE, CellTables, TableFiles, place_of
@@ -36,10 +37,14 @@ class Collection:
         found = self.files.get(place_of(result))
         if found is None or result.value is None:
             return found
-        value = None if found.value is None else replace(found.value, value=result.value)
-        missing = found.calibrated is None or result.calibrated is None
-        calibrated = None if missing else replace(found.calibrated, value=result.calibrated)  # type: ignore[type-var]
-        return CellTables(found.deviations, value, calibrated)
+        return CellTables(
+            found.deviations, _valued(found.value, result.value), _valued(found.calibrated, result.calibrated)
+        )
+
+
+def _valued(change: Change | None, value: float | None) -> Change | None:
+    """Return a change with the value that it is of; files hold the changes only."""
+    return None if change is None or value is None else replace(change, value=value)
 
 
 def open_results(path: str | os.PathLike[str]) -> Collection:
@@ -77,10 +82,12 @@ def open_results(path: str | os.PathLike[str]) -> Collection:
 
 def table_paths(folder: Path) -> tuple[list[Path], list[Path]]:
     """Return the files of deviations and of jackknife changes in a run's folder, those of the journal first."""
-    return tuple(  # type: ignore[return-value]
-        [*sorted((folder / JOURNAL).glob(f"*.{name}")), *([folder / name] if (folder / name).is_file() else [])]
-        for name in (DEVIATIONS, JACKKNIFE)
-    )
+
+    def named(name: str) -> list[Path]:
+        journal = sorted((folder / JOURNAL).glob(f"*.{name}"))
+        return [*journal, folder / name] if (folder / name).is_file() else journal
+
+    return named(DEVIATIONS), named(JACKKNIFE)
 
 
 def _record(path: Path) -> Mapping[str, Any]:
