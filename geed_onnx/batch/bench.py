@@ -80,9 +80,7 @@ class Bench:
             outcome = Outcome(task.number, None, failed_rows(task, str(error)))
         except Exception as error:
             # a mistake of ours at one model is no reason to lose the others: it is a row, and says what it is
-            first = (str(error).splitlines() or [""])[0]
-            reason = f"unexpected {type(error).__name__}: {first[:300]} (this is a bug here; please report it)"
-            outcome = Outcome(task.number, None, failed_rows(task, reason))
+            outcome = Outcome(task.number, None, failed_rows(task, unexpected(error)))
         return replace(outcome, passes=passes, seconds=time.perf_counter() - start)
 
     def _performed(self, task: Task, tickets: Collection[str], known: Collection[str], tick: Tick) -> Outcome:
@@ -280,6 +278,12 @@ def conclude(
             cells.append(replace(row, result=replace(row.result, model=dict(plan.model), group=group)))
     whole = not any(isinstance(c, Fresh) and c.result.failed for c in cells)
     return Outcome(task.number, ticket if whole else None, tuple(cells), **facts)
+
+
+def unexpected(error: Exception) -> str:
+    """Return what is said of an error that nobody thought of, in one line."""
+    first = (str(error).splitlines() or [""])[0]
+    return f"unexpected {type(error).__name__}: {first[:300]} (this is a bug here; please report it)"
 
 
 def failed_rows(task: Task, reason: str) -> tuple[Fresh, ...]:

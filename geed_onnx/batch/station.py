@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
-from geed_onnx.batch.bench import Bench, conclude
+from geed_onnx.batch.bench import Bench, conclude, unexpected
 from geed_onnx.batch.tasks import Outcome, Task
 from geed_onnx.engine import Partial, finish, measure_part, notes_of, rows_of
 from geed_onnx.errors import GeedError
@@ -107,6 +107,8 @@ class Station:
             what: Outcome | Shared | Partial | GeedError = call()
         except GeedError as error:  # as a value: a cluster would wrap it into an error of its own
             what = error
+        except Exception as error:  # the task is then done whole by one worker, where it becomes a row
+            what = GeedError(unexpected(error))
         return Reply(what, self._made, self.told())
 
     # --- work ---------------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class Station:
             if self._bench.ticket(task) in self._tickets:
                 return 0
             plan = self._wanted(task)
-        except GeedError:
+        except Exception:  # what is wrong with it becomes its row, when it is performed
             return 0
         return rows_of(plan) if plan.targets else 0
 

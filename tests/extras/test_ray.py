@@ -355,8 +355,12 @@ def test_errors_keep_their_class_and_text(address: str, tmp_path: Path) -> None:
         done(RayEngine(address, workers=1, bench=Bad), tasks)
     assert str(raised.value) == "unknown tap 'latant': did you mean 'latent'?"
     assert (raised.value.what, raised.value.name, raised.value.exit_code) == ("tap", "latant", 2)
-    with pytest.raises(RuntimeError, match="ZeroDivisionError: a mistake of ours"):
-        done(RayEngine(address, workers=1, bench=Hooked(mistake, tmp_path)), tasks)
+    # whole or in shares, a mistake of ours is a row too, as in one process: the others go on
+    for shards in (None, 2):
+        (cell,) = done(RayEngine(address, workers=2, shards=shards, bench=Hooked(mistake, tmp_path)), tasks)[0].cells
+        assert isinstance(cell, Fresh)
+        assert cell.result.failed
+        assert str(cell.result.reason).startswith("unexpected ZeroDivisionError: a mistake of ours (this is a bug")
     (cell,) = done(RayEngine(address, workers=1, bench=Hooked(raise_ours, tmp_path)), tasks)[0].cells
     assert isinstance(cell, Fresh)
     assert cell.result.reason == "unknown tap 'latant': did you mean 'latent'?"
