@@ -53,6 +53,7 @@ def report_options(command: F) -> F:
 @main.command(short_help="Measure a suite: models × data × groups × variants; resumes.", epilog=EXIT_CODES)
 @click.argument("suite", type=click.Path())
 @click.option("-o", "--output", metavar="DIR", help="Folder of the run, or s3://….  [default: the suite's]")
+@click.option("--root", metavar="DIR", help="What the suite's paths are relative to.  [default: its root, its folder]")
 @click.option("--workers", type=click.IntRange(1), metavar="N", help="Processes.  [default: 1; one a device on GPUs]")
 @click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Who works.")
 @click.option("--address", metavar="HOST:PORT", help="Of a Ray cluster; without it one is started here.")
@@ -66,9 +67,10 @@ def run(suite: str, output: str | None, **options: Any) -> None:
     \b
     geed-onnx run suite.toml -o runs/digits
     geed-onnx run suite.toml --dry-run
+    geed-onnx run suites/digits.toml --root work -o work/results
     geed-onnx run suite.toml -o runs/digits --workers 4 --junit gate.xml --page digits.html
     """
-    asked = loaded(suite)
+    asked = loaded(suite, options["root"])
     folder = output or asked.output
     check_options(options, folder)
     if options["dry_run"]:
@@ -127,11 +129,17 @@ def within(file: str, folder: str) -> bool:
     return Path(file).resolve().parent == Path(folder).resolve()
 
 
-def loaded(path: str) -> Suite:
-    """Return the suite; where it has faults, the door gives each a line of its own."""
+def loaded(path: str, root: str | None) -> Suite:
+    """Return the suite, its paths relative to `root`; where it has faults, the door gives each a line of its own.
+
+    Raises
+    ------
+    UsageError
+        If there is no such folder.
+    """
     from geed_onnx.suites import load_suite
 
-    return load_suite(path)
+    return load_suite(path, root=root)
 
 
 # --- who works, and what is said meanwhile ----------------------------------------------------------------------

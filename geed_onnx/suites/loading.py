@@ -25,13 +25,17 @@ T = TypeVar("T", bound="Table")
 TABLES = ("measure", "models", "data", "thresholds")
 
 
-def load_suite(path: str | os.PathLike[str], *, files: bool = True) -> Suite:
+def load_suite(
+    path: str | os.PathLike[str], *, root: str | os.PathLike[str] | None = None, files: bool = True
+) -> Suite:
     """Return the suite that a TOML, YAML or JSON file asks for, every pattern followed and every default filled in.
 
     Parameters
     ----------
     path
         The file; paths in it are relative to its folder, or to its `root`.
+    root
+        What they are relative to instead: a folder, over the suite's own `root`, as one would type it here.
     files
         Whether the file system is looked at. Without it paths stay as they are written and patterns are not followed:
         for the ``suite.toml`` of a run whose models and images may have moved since.
@@ -40,15 +44,18 @@ def load_suite(path: str | os.PathLike[str], *, files: bool = True) -> Suite:
     ------
     SuiteError
         If anything in it cannot be meant: all faults, each with its place, value and what was expected.
+    UsageError
+        If `root` is no folder.
     """
     from geed_onnx.suites.schema import DataTable, MeasureTable, ModelTable, SuiteTable, ThresholdTable, checked
 
     uri = os.fspath(path)
+    given = None if root is None else _root(os.fspath(root), files=files)
     document = read_document(uri)
     faults: list[Fault] = []
     head, wrong = checked(SuiteTable, document, "", faults)
     assert head is not None, "every key before the tables may be left out"
-    at = Place(_folder(uri, head), files)
+    at = Place(_folder(uri, head) if given is None else given, files)
     groups = _given(head, document, wrong, ("group", "groups"), faults)
     if groups is None and not wrong & {"group", "groups"}:
         faults.append(unexpected("groups", MISSING, 'a list of groups, as in groups = ["C8"]'))
@@ -118,6 +125,22 @@ def _folder(uri: str, head: SuiteTable) -> str:
     root = located(folder, head.root)
     # by its words alone: where the folder is a link, `..` is still the folder that it is written in
     return root if is_remote(root) else os.path.normpath(root)
+
+
+def _root(folder: str, *, files: bool) -> str:
+    """Return the folder that a caller has paths be relative to, checked where the file system is looked at."""
+    if is_remote(folder):
+        return folder
+    if files:
+        if not folder:
+            raise UsageError("root: expected a folder, got an empty text; '.' is the working directory")
+        try:
+            if os.path.isfile(folder):
+                raise UsageError(f"expected a folder, {folder!r} is a file")
+            existing("", folder, folders=True)
+        except UsageError as error:
+            raise UsageError(f"root: {error}") from None
+    return os.path.normpath(folder)
 
 
 def _given(
