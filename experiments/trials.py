@@ -72,7 +72,8 @@ class Trial(Protocol):
         """Its folder, relative to the folder of all models."""
 
     @property
-    def recipe(self) -> Recipe: ...
+    def recipe(self) -> Recipe:
+        """How it is trained."""
 
     def learner(self, shared: Path, work: Path, device: str) -> Learner:
         """Return the network at its start, on this device."""
@@ -225,8 +226,16 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(text: str, trials: Callable[[bool], Sequence[Trial]], prepare: Callable[[Path, Path], None]) -> None:
-    """Train what the command line asks for; `prepare` writes the images that geed-onnx measures on."""
+def main(
+    text: str,
+    trials: Callable[[bool], Sequence[Trial]],
+    prepare: Callable[[Path, Path], None],
+    then: Sequence[Callable[[bool], Sequence[Trial]]] = (),
+) -> None:
+    """Train what the command line asks for; `prepare` writes the images that geed-onnx measures on.
+
+    Trials of `then` start from what earlier ones left: each list begins when the one before it has ended.
+    """
     options = parser(text)
     options.add_argument("--workers", type=int, help="trainings at a time [the number of cores]")
     options.add_argument("--device", default="cpu", help="cpu, cuda, … [cpu]")
@@ -234,6 +243,7 @@ def main(text: str, trials: Callable[[bool], Sequence[Trial]], prepare: Callable
     asked = options.parse_args()
     shared, work = shared_folder(asked), work_folder(asked)
     prepare(shared, work)
-    chosen = [t for t in trials(asked.fast) if t.folder.startswith(asked.only)]
     workers = asked.workers or (1 if asked.device != "cpu" else os.cpu_count() or 1)
-    train_all(chosen, shared, work, asked.device, workers)
+    for stage in (trials, *then):
+        chosen = [t for t in stage(asked.fast) if t.folder.startswith(asked.only)]
+        train_all(chosen, shared, work, asked.device, workers)

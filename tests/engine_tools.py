@@ -66,7 +66,7 @@ SMALL_TAPS = ["map:map", "latent:vector", "scores:probability"]
 def numbers(result: Result, *without: str) -> dict[str, Any]:
     """Everything that is a number of the measurement."""
     names = ("value", "low", "high", "optimum", "spread", "floor", "null", "calibrated", "calibrated_low")
-    names += ("calibrated_high", "per_element", "sensitivity", "zero_channels", "law_defect", "reason")
+    names += ("calibrated_high", "per_element", "sensitivity", "zero_channels", "law_defect", "reason", "parts")
     return {n: getattr(result, n) for n in names if n not in without}
 
 

@@ -44,6 +44,11 @@ def inverse(g: Element) -> Element:
     return g
 
 
+def exact(g: Element) -> bool:
+    """Whether g only permutes the pixels of a grid: all but turns by no multiple of 90 degrees."""
+    return g[0] != "turn" or 4 * g[1] % g[2] == 0
+
+
 @cache
 def bilinear(size: int, k: int, n: int) -> Array:
     """Weights (size², size²) of a counter-clockwise turn by 360k/n degrees about the centre; outside is 0."""
@@ -312,11 +317,13 @@ def geed(
     floor_passes: bool = False,
     reference: int = 16,
     mask: bool = False,
+    only: Sequence[int] | None = None,
 ) -> Reading:
     """One number and what stands beside it, for `images` (each (C, H, W)) in the sample's order.
 
     `variant` is a name or KIND:ACTION:DISTANCE; `logits` says that the tap passes through a softmax first;
-    `floor_passes` asks for the floor of an action that moves no pixels, from f(g⁻¹(g x)).
+    `floor_passes` asks for the floor of an action that moves no pixels, from f(g⁻¹(g x)); `only` leaves the other
+    elements out of every mean over the group but f̂.
     """
     kind, own_action, distance, normaliser = (
         VARIANTS[variant] if variant in VARIANTS else (*variant.split(":"), None)  # type: ignore[misc]
@@ -368,7 +375,8 @@ def geed(
         return (1 + mean) / (1 - M) if normaliser == "cosine-bounded" else mean / M
 
     def mean(table: Sequence[Sequence[float]]) -> float:
-        return normalised(sum(sum(row) for row in table) / sum(len(row) for row in table))
+        kept = [[row[g] for g in (range(len(row)) if only is None else only)] for row in table]
+        return normalised(sum(sum(row) for row in kept) / sum(len(row) for row in kept))
 
     orbits = [[f(move(g, x, mask)) for g in G] for x in images]
     deviations = statistic(orbits)

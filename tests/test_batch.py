@@ -48,7 +48,10 @@ def test_a_run_holds_what_measure_says_of_every_model_and_group(folder: Path) ->
             str(folder / f"net{i}.onnx"), str(folder / "images.npy"), group, samples=6, threads=1, provider="cpu"
         )
     ]
-    named = [replace(r, model={**r.model, "name": Path(str(r.model["path"])).stem}) for r in expected]
+    named = [
+        replace(r, model={**r.model, "name": Path(str(r.model["path"])).stem}, data={**r.data, "name": "images"})
+        for r in expected
+    ]
     assert list(found.results) == named
     assert [json.loads(r.to_json()) for r in named] == lines(folder / "run")
     assert found.measured == len(named)
@@ -266,6 +269,7 @@ def test_a_key_does_not_depend_on_names_batches_threads_or_other_taps(folder: Pa
         {"level": 0.9},
         {"floor": True},
         {"mask": True},
+        {"interpolation": "nearest"},
         {"groups": ("D4",)},
     ],
     ids=str,

@@ -84,6 +84,27 @@ def test_thresholds_that_cannot_be_judged_are_said_and_keep_no_page_back(tmp_pat
     assert "Thresholds could not be judged." in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
+def test_means_over_families_are_written_one_a_line(tmp_path: Path) -> None:
+    rows = [result(name=f"a{s}", path=f"a{s}", family="a", model_seed=s, value=-0.5 - 0.1 * s) for s in range(3)]
+    folder = run_folder(tmp_path / "run", rows)
+    done = report(folder, "-o", tmp_path / "page.html", "--no-gallery", "--means", tmp_path / "means.jsonl")
+    assert done.exit_code == 0
+    assert f"means: {tmp_path / 'means.jsonl'}\n" in done.stderr
+    value, calibrated = map(json.loads, (tmp_path / "means.jsonl").read_text(encoding="utf-8").splitlines())
+    assert (value["family"], value["on"], value["models"]) == ("a", "value", 3)
+    assert value["value"] == pytest.approx(-0.6)
+    assert calibrated["on"] == "calibrated"
+
+
+def test_parts_of_a_value_are_columns_of_the_csv(tmp_path: Path) -> None:
+    parts = {"exact": {"elements": [0, 2], "value": -0.9}, "resampled": {"elements": [1, 3], "value": -0.5}}
+    for name, given in (("run", parts), ("old", None), ("odd", {"exact": 3}), ("worse", [1])):
+        folder = run_folder(tmp_path / name, [result(parts=given)])
+        assert report(folder, "-o", tmp_path / f"{name}.html", "--no-gallery").exit_code == 0
+        columns = {c["key"]: c["values"] for c in data(tmp_path / f"{name}.html")["columns"]}
+        assert (columns["exact"], columns["resampled"]) == (([-0.9], [-0.5]) if given is parts else ([None], [None]))
+
+
 def test_figures_are_written_and_named(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = run_folder(tmp_path / "run", [result(), failed(name="gone")])
@@ -114,6 +135,7 @@ def test_figures_are_written_and_named(tmp_path: Path) -> None:
         (["r.jsonl", "-o", "p.html", "--fail-above", "softmax"], 2, "error: --fail-above 'softmax'"),
         (["r.jsonl", "-o", "p.html", "--fail-above", "softmax=1"], 2, "error: "),
         (["r.jsonl", "-o", "p.html", "--baseline", "gone"], 1, "error: no such file or folder: 'gone'"),
+        (["r.jsonl", "-o", "p.html", "--means", "gone/m.jsonl"], 2, "error: cannot write the means to 'gone/m.jsonl'"),
         (["r.jsonl", "-o", "p.html", "--figures", "r.jsonl"], 2, "error: cannot write figures to 'r.jsonl'"),
     ],
 )

@@ -85,6 +85,55 @@ def test_the_folder_may_stand_in_the_suite(folder: Path) -> None:
     assert (folder / "there" / RESULTS).is_file()
 
 
+def test_a_root_says_where_the_files_are_and_the_same_files_elsewhere_are_known(folder: Path) -> None:
+    (folder / "suites").mkdir()
+    (folder / "suite.toml").rename(folder / "suites" / "suite.toml")
+    for work in ("work", "copy"):
+        (folder / work).mkdir()
+        for name in ("net0.onnx", "net1.onnx", "images.npy"):
+            (folder / work / name).write_bytes((folder / name).read_bytes())
+    dry = run("suites/suite.toml", "--root", "work", "--dry-run")
+    assert dry.exit_code == 0, dry.stderr
+    assert "images of work/images.npy" in dry.stdout
+    assert run("suites/suite.toml", "--root", "work", "-o", "work/out").exit_code == 0
+    rows = lines(folder / "work" / "out")
+    assert {(r["model"]["path"], r["data"]["uri"]) for r in rows} == {
+        (f"work/net{i}.onnx", "work/images.npy") for i in (0, 1)
+    }
+    assert json.loads((folder / "work/out/run.json").read_text())["arguments"]["root"] == "work"
+    # the resolved suite is run again without being told; keys are of contents, so that copies are known
+    for args in (("work/out/suite.toml",), ("suites/suite.toml", "--root", "copy")):
+        again = run(*args, "-o", "work/out")
+        assert "24 cells" in again.stderr
+        assert "0 measured, 24 known from before" in again.stderr
+    here = lines(folder / "work" / "out")
+    assert {r["model"]["path"] for r in here} == {"copy/net0.onnx", "copy/net1.onnx"}
+    assert [r["value"] for r in here] == [r["value"] for r in rows]
+
+
+def test_runs_with_other_numbers_of_points_for_m_are_reported_together_and_not_mixed(folder: Path) -> None:
+    text = SUITE.replace('path = "net*.onnx"', 'path = "net{seed}.onnx"\nfamily = "net"')
+    for points in (5, 15):
+        (folder / f"{points}.toml").write_text(text.replace("[measure]", f"[measure]\nspread_samples = {points}"))
+        assert run(f"{points}.toml", "-o", f"out{points}").exit_code == 0
+    done = CliRunner().invoke(
+        main, ["report", "out5", "out15", "-o", "page.html", "--no-gallery", "--means", "means.jsonl"]
+    )
+    assert done.exit_code == 0, done.output
+    means = [json.loads(line) for line in (folder / "means.jsonl").read_text().splitlines()]
+    assert {m["of"] for m in means} == {2}
+    kept = [(m["group"], m["tap"], m["variant"], m["on"], m["spread_samples"]) for m in means]
+    assert len(set(kept)) == len(kept)
+    assert {k[4] for k in kept if k[2] == "latent-l2"} == {5, 15}
+    # what is not relative to M is the same number in both runs, and counted once
+    assert {k[4] for k in kept if k[2] in ("channelwise", "softmax")} == {None}
+    assert len(kept) == 2 * 2 * (3 + 3 * 2)
+    # such runs can be compared, too
+    found = CliRunner().invoke(main, ["compare", "out5", "out15", "--by-name", "--json"])
+    assert found.exit_code == 0, found.output
+    assert len([json.loads(line) for line in found.stdout.splitlines()]) >= 24
+
+
 def test_yaml_is_a_suite_too(folder: Path) -> None:
     (folder / "suite.yaml").write_text(
         "groups: [C4, flip]\nsamples: 6\ndata: images.npy\nmeasure: {provider: cpu}\nmodels:\n  - path: net*.onnx\n"
@@ -142,6 +191,8 @@ def test_thresholds_of_the_suite_and_a_baseline(folder: Path) -> None:
         (["suite.toml", "-o", "out", "--fail-above", "sofmax=0.1"], "did you mean 'softmax'?"),
         (["suite.toml", "-o", "out", "--baseline", "none", "--fail-above", "softmax=+2%"], "no such file or folder"),
         (["suite.toml", "-o", "out", "--dry-run", "--quiet"], "leave one out"),
+        (["suite.toml", "-o", "out", "--root", "wrok"], "root: no such file or folder: 'wrok'"),
+        (["suite.toml", "-o", "out", "--root", "images.npy"], "root: expected a folder, 'images.npy' is none"),
         (["suite.toml", "-o", "nosuch://bucket/x"], "nosuch"),
     ],
 )

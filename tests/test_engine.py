@@ -64,6 +64,40 @@ def test_an_exactly_equivariant_network_scores_the_optimum(group: str, size: int
             assert r.calibrated == pytest.approx(0, abs=1e-4)
 
 
+@pytest.mark.parametrize(("group", "exact"), [("C8", "C4"), ("D8", "D4"), ("C12", "C4"), ("C6", "C2")])
+def test_the_exact_part_is_a_measurement_under_the_exact_subgroup(group: str, exact: str) -> None:
+    """Where f̂ is f itself; the null's broken orbits are others, because they go by the numbers of elements."""
+    model, images = CallableSession(small_net), noise(12, 9)
+    [whole], [alone] = (
+        measured(model, images, g, taps=["map:map"], samples=10, reference_samples=6) for g in (group, exact)
+    )
+    assert alone.parts is None
+    assert whole.parts is not None
+    part = whole.parts["exact"]
+    for name in ("value", "low", "high"):
+        assert part[name] == pytest.approx(getattr(alone, name), rel=1e-12), name
+    assert part["floor"] == alone.floor == -1.0
+    assert part["null"] != alone.null
+    assert whole.parts["resampled"]["floor"] > -1.0
+    # its invariant taps keep the mean over the whole group
+    [latent], [other] = (measured(model, images, g, taps=["latent:vector"], variants=["vector:trivial:l2"], samples=10)
+                         for g in (group, exact))  # fmt: skip
+    assert latent.parts is not None
+    assert latent.parts["exact"]["value"] != pytest.approx(other.value, rel=1e-6)
+
+
+def test_what_has_no_value_has_no_parts_and_the_identity_alone_is_not_calibrated() -> None:
+    images = noise(8, 9)
+    flat = measured(lambda x: {"latent": np.ones((len(x), 3))}, images, "C8", variants=["latent-l2"], samples="all")
+    assert [(r.value, r.parts) for r in flat] == [(None, None)]
+    [result] = measured(CallableSession(small_net), images, "C3", taps=["map:map"], samples="all")
+    assert result.parts is not None
+    part = result.parts["exact"]
+    assert (part["elements"], part["value"], part["low"], part["high"]) == ([0], -1.0, -1.0, -1.0)
+    assert part["calibrated"] is None
+    assert "not told from 0" in part["reason"]
+
+
 @pytest.mark.parametrize("group", ["C4", "D4", "flip", "T2"])
 def test_a_perfect_model_has_the_interval_v_v(group: str) -> None:
     """Sums of whole numbers are exact, so that nothing at all differs between the elements of an orbit."""
@@ -160,7 +194,13 @@ def test_no_bit_depends_on_the_order_of_the_images() -> None:
     other = measured(CallableSession(small_net), back, "C8", **options)
     # a broken orbit takes its elements from neighbours in the sample's order, as does the sensitivity
     ordered = ("null", "calibrated", "calibrated_low", "calibrated_high", "reason", "sensitivity")
-    assert [numbers(r, *ordered) for r in one] == [numbers(r, *ordered) for r in other]
+    assert [numbers(r, "parts", *ordered) for r in one] == [numbers(r, "parts", *ordered) for r in other]
+    parts = [
+        [{k: v for k, v in part.items() if k not in ordered} for r in some for part in (r.parts or {}).values()]
+        for some in (one, other)
+    ]
+    assert parts[0] == parts[1]
+    assert len(parts[0]) == 2 * len(one)
     assert {r.data["fingerprint"] for r in one} == {r.data["fingerprint"] for r in other}
     assert any(a.null != b.null for a, b in zip(one, other, strict=True))
     changed = images.copy()

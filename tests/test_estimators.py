@@ -24,6 +24,7 @@ from geed_onnx.estimators import (
     merge,
     normalisers,
     normalising,
+    restricted,
     spread,
     value_of,
 )
@@ -462,6 +463,79 @@ def test_estimates_do_not_depend_on_order_to_the_last_bit() -> None:
 
     first = estimates(np.arange(10))
     assert all(estimates(rng.permutation(10)) == first for _ in range(5))
+
+
+# ---- a part of the group -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["none", "spread-l2", "spread-cosine", "spread-cosine-bounded"])
+@pytest.mark.parametrize("elements", [(0, 2, 4, 6), (1, 3, 5, 7), (0,), (5, 2)])
+def test_a_part_of_the_group_is_the_same_number_over_its_elements(name: str, elements: tuple[int, ...]) -> None:
+    """Against the jackknife done the slow way: an image takes with it every pair of a broken orbit in which it is."""
+    rng = np.random.default_rng(11)
+    n, k, order = 9, 5, 8
+    ids = [f"image-{i}" for i in range(n)]
+    features = {i: rng.normal(0.4, 1.0, 20) for i in ids}
+    optimum = -1.0 if "cosine" in name else 0.0
+    values = optimum + rng.gamma(2.0, 0.1, size=(n, order)) * rng.uniform(0.5, 1.5, order)
+    reference = tuple(str(i) for i in rng.permutation(ids)[:k])
+    floors = optimum + rng.uniform(0.0, 0.05, size=(k, order))
+    nulls = optimum + rng.uniform(0.5, 0.6, size=(k, order))
+    kind = normalisers[name].spread
+    whole = Tables(
+        Deviations.of(ids, values),
+        normalisers[name],
+        optimum,
+        np.inf,
+        spread=spread(features, kind) if kind else None,
+        floor=Deviations.of(reference, floors),
+        null=Deviations.of(reference, nulls),
+        reference=reference,
+    )
+
+    def numbers(without: str | None) -> tuple[float, float]:
+        kept = {i: f for i, f in features.items() if i != without}
+        m = spread(kept, kind).value if kind else 1.0
+        apply = normalisers[name].apply
+        e = apply(np.mean([values[i, g] for i in range(n) for g in elements if ids[i] != without]), m)
+        floor = apply(np.mean([floors[i, g] for i in range(k) for g in elements if reference[i] != without]), m)
+        pairs = [(i, g) for i in range(k) for g in elements]
+        pairs = [(i, g) for i, g in pairs if without not in (reference[i], reference[(i + g) % k])]
+        null = apply(np.mean([nulls[i, g] for i, g in pairs]), m)
+        return float(e), float((e - floor) / (null - floor))
+
+    part = restricted(whole, elements)
+    assert part.elements == elements
+    value, found = value_of(part, 0.95), calibrated(part, 0.95, 1e-6).estimate
+    assert found is not None
+    assert (value.value, found.value) == pytest.approx(numbers(None), rel=1e-12)
+    changes = {i: np.subtract(numbers(None), numbers(i)) for i in ids}
+    plainly = interval(change_of(value.value, np.array([changes[i][0] for i in ids])), 0.95, n)
+    assert value.high == pytest.approx(plainly.high, rel=1e-9)
+    inside = np.array([changes[i][1] for i in sorted(reference)])
+    outside = np.array([changes[i][1] for i in ids if i not in reference])
+    anchored = interval(change_of(found.value, inside, outside), 0.95, n)
+    assert (found.low, found.high) == pytest.approx((anchored.low, anchored.high), rel=1e-9)
+
+
+@given(st.lists(st.booleans(), min_size=3, max_size=3), st.sampled_from(sorted(normalisers)))
+def test_the_parts_of_a_partition_add_up_to_the_value(first: list[bool], name: str) -> None:
+    ids = [f"image-{i}" for i in range(12)]
+    m = None
+    if kind := normalisers[name].spread:
+        m = spread({i: np.random.default_rng(len(i) + n).normal(1, 1, 9) for n, i in enumerate(ids)}, kind)
+    whole = Tables(Deviations.of(ids, TRUTH), normalisers[name], 0.0, np.inf, spread=m)
+    parts = [[g for g in range(3) if first[g] == side] for side in (True, False)]
+    weighed = [len(p) / 3 * value_of(restricted(whole, p), 0.95).value for p in parts if p]
+    assert sum(weighed) == pytest.approx(value_of(whole, 0.95).value, rel=1e-12)
+
+
+def test_a_part_of_all_elements_is_the_whole_and_a_part_of_a_part_is_a_part() -> None:
+    tables = plain(Deviations.of(list("abcd"), TRUTH[:4]))
+    assert value_of(restricted(tables, range(3)), 0.95) == value_of(tables, 0.95)
+    part = restricted(restricted(tables, (2, 0)), (0,))
+    assert part.elements == (2,)
+    assert part.sample == Deviations.of(list("abcd"), TRUTH[:4, 2:])
 
 
 # ---- calibration ---------------------------------------------------------------------------------------------------

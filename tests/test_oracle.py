@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,40 @@ def same(result: Result, expected: oracle.Reading, tolerance: float) -> None:
     assert result.low <= result.value <= result.high  # type: ignore[operator]
 
 
+def check_parts(result: Result, read: Callable[..., oracle.Reading], tolerance: float) -> None:
+    """The number over the exact elements alone and over the others, each against the oracle, and their mean."""
+    exact = [oracle.exact(g) for g in oracle.elements(result.group["name"])]
+    if all(exact):
+        assert result.parts is None
+        return
+    assert result.parts is not None
+    assert list(result.parts) == ["exact", "resampled"]
+    total = 0.0
+    for name, part in result.parts.items():
+        elements = part["elements"]
+        assert elements == [g for g, is_exact in enumerate(exact) if is_exact == (name == "exact")]
+        reading = read(only=elements)
+        where = f"{result.tap['name']} {result.variant} {name}"
+        for what in ("value", "floor", "null"):
+            close(f"{where} {what}", part[what], getattr(reading, what), tolerance)
+        assert part["low"] <= part["value"] <= part["high"], where
+        if part["calibrated"] is None:
+            assert part["reason"].startswith("not calibrated"), where
+            assert part["calibrated_low"] is part["calibrated_high"] is None
+        else:
+            assert part["reason"] is None
+            own = (part["value"] - part["floor"]) / (part["null"] - part["floor"])
+            assert math.isclose(part["calibrated"], own, rel_tol=1e-9, abs_tol=1e-12), where
+            assert part["calibrated_low"] <= part["calibrated"] <= part["calibrated_high"], where
+        # a value is affine in the mean over the group
+        assert result.per_element is not None
+        mean = math.fsum(result.per_element[g] for g in elements) / len(elements)
+        assert math.isclose(part["value"], mean, rel_tol=1e-9, abs_tol=1e-12), where
+        total += part["value"] * len(elements)
+    assert result.value is not None
+    assert math.isclose(total / len(exact), result.value, rel_tol=1e-9, abs_tol=1e-12)
+
+
 def check(
     case: Case, folder: Path, model: onnx.ModelProto | None = None, shape: tuple[int, int] | None = None
 ) -> dict[tuple[str, str], Result]:
@@ -158,7 +193,8 @@ def check(
     assert [(r.tap["name"], r.variant) for r in results] == wanted
     for result in results:
         tap = result.tap["name"]
-        reading = oracle.geed(
+        read = partial(
+            oracle.geed,
             network,
             sample,
             case.group,
@@ -171,7 +207,9 @@ def check(
             reference=case.reference,
             mask=case.mask,
         )
-        same(result, reading, 1e-3 if case.dtype == "float16" else 1e-5)
+        tolerance = 1e-3 if case.dtype == "float16" else 1e-5
+        same(result, read(), tolerance)
+        check_parts(result, read, tolerance)
         assert result.samples == len(sample)
         assert result.logits == (None if case.taps[tap] != "probability" else not case.softmax)
     return {(r.tap["name"], r.variant): r for r in results}
@@ -201,6 +239,7 @@ EVERY_SIDE = [
     Case("C8", size=13, mask=True, floor=True),
     Case("C8", mask=True, layout="NHWC"),
     Case("D8", size=13, samples=4, floor=True),
+    Case("C3", size=13, samples=4),
     Case("T2", size=12),
     Case("T3", size=12, softmax=False),
     Case("flip-ud", size=13),

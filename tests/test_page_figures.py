@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,7 +14,10 @@ from page_results import collection, failed, many, result
 
 from geed_onnx.errors import UsageError
 from geed_onnx.reports.figures import View, write_figures
+from geed_onnx.reports.figures.families import family_drawings
+from geed_onnx.reports.means import family_means
 from geed_onnx.reports.page.contents import contents_of
+from geed_onnx.results import Result
 
 pytest.importorskip("matplotlib")
 
@@ -40,6 +45,144 @@ def test_one_set_for_each_group_and_images(tmp_path: Path) -> None:
 def test_training_curves_where_there_are_steps(tmp_path: Path) -> None:
     rows = [result(name=f"{s}@{k}", path=f"{s}{k}", family="f", model_seed=s, step=k) for s in (0, 1) for k in (1, 2)]
     assert "training-C4-images.svg" in names(write_figures(collection(*rows), tmp_path))
+
+
+# --- families ---------------------------------------------------------------------------------------------------
+
+
+def family(name: str, steps: tuple[int | None, ...] = (None,), **more: Any) -> list[Result]:
+    """Three models of a family at some steps, with numbers of their own."""
+    rng = np.random.default_rng(len(name) + len(str(more)))
+    found = []
+    for step in steps:
+        for seed in range(3):
+            value = float(rng.uniform(-0.9, -0.2))
+            at = "" if step is None else f"@{step}"
+            facts = {"name": f"{name} {seed}{at}", "path": f"{name}-{seed}{at}.onnx", "family": name}
+            numbers = {"value": value, "calibrated": value + 0.95}
+            found.append(result(**{**facts, "model_seed": seed, "step": step, **numbers, **more}))
+    return found
+
+
+def drawn(rows: list[Result], *kinds: str) -> list[str]:
+    """The names of the figures of families, of these kinds."""
+    found = [d.name for d in family_drawings(contents_of(rows))]
+    assert len(set(found)) == len(found)
+    return [name for name in found if not kinds or name.startswith(kinds)]
+
+
+def test_training_is_drawn_for_every_tap_and_variant_with_several_steps() -> None:
+    rows = []
+    for tap, variant in (("a", "channelwise"), ("b", "channelwise"), ("b", "map:pixels:l2")):
+        rows += family("cnn", (0, 100), tap=tap, variant=variant) + family("c8", (0, 100), tap=tap, variant=variant)
+    rows += family("cnn", (100,), tap="c") + family("cnn", (None,), tap="d")
+    assert drawn(rows) == [
+        "training-channelwise-a-C4-images",
+        "training-channelwise-b-C4-images",
+        "training-map-pixels-l2-b-C4-images",
+    ]
+
+
+def test_data_sets_are_drawn_beside_one_another() -> None:
+    rows = []
+    for images in ("digits.parquet", "letters.parquet"):
+        rows += family("cnn", data=images) + family("c8", data=images)
+    assert drawn(rows) == ["data-channelwise-block1-C4"]
+    more = family("cnn", data="digits.parquet", group="D4", order=8)  # of one data set only
+    assert drawn([*rows, *more]) == ["data-channelwise-block1-C4"]
+    other = [r for images in ("digits.parquet", "letters.parquet") for r in family("cnn", data=images, samples=20)]
+    assert drawn([*rows, *other], "data") == [
+        "data-channelwise-block1-C4-8-images",
+        "data-channelwise-block1-C4-20-images",
+    ]
+
+
+def test_numbers_of_images_and_of_points_of_m_are_axes() -> None:
+    rows = [r for n in (10, 50, 1000) for r in family("cnn", samples=n)]
+    assert drawn(rows) == ["samples-channelwise-block1-C4-images"]
+    latent = {"tap": "latent", "kind": "vector", "variant": "latent-l2"}
+    rows = [r for n in (5, 50) for r in family("cnn", spread_samples=n, **latent)] + family("cnn")
+    assert drawn(rows) == ["spread-latent-l2-latent-C4-images"]
+
+
+def test_two_numbers_of_points_of_m_do_not_mix_in_bars() -> None:
+    latent = {"tap": "latent", "kind": "vector", "variant": "latent-l2"}
+    both = [r for n in (5, 50) for r in family("cnn", spread_samples=n, data="digits", **latent)]
+    rows = [*both, *family("cnn", spread_samples=50, data="letters", **latent)]
+    assert drawn(rows, "data") == ["data-latent-l2-latent-C4-M-over-50"]
+    # fewer points because there are fewer images: one number a data set, so there is nothing to mix
+    rows = [r for d, n in (("digits", 200), ("small", 90)) for r in family("cnn", spread_samples=n, data=d, **latent)]
+    assert drawn(rows) == ["data-latent-l2-latent-C4"]
+
+
+def test_of_several_steps_the_last_that_most_data_sets_have_is_drawn() -> None:
+    rows = family("cnn", (0, 100, 200), data="digits") + family("cnn", (100,), data="letters")
+    rows += family("c8", (None, 300), data="digits") + family("c8", (None, 300), data="letters")
+    [found] = [d for d in family_drawings(contents_of(rows)) if d.name.startswith("data")]
+    axes = found.draw().axes
+    assert [t.get_text() for t in axes[-1].get_legend().get_texts()] == ["cnn, step 100", "c8"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[], [result()], family("cnn"), family("cnn", (5,)), [failed(name="gone"), failed(name="went")],
+     family("cnn", (1, 2), value=None, calibrated=None, low=None, high=None, per_element=None, reason="none"),
+     family("cnn", (1,)) + family("c8", (2,)), many(3, 2, 2)],
+)  # fmt: skip
+def test_nothing_is_drawn_without_data(rows: list[Result]) -> None:
+    assert drawn(rows) == []
+
+
+def test_what_is_drawn_are_the_means_with_their_intervals() -> None:
+    rows = family("cnn", (0, 100, 200)) + family("c8", (0, 100, 200))
+    [drawing] = family_drawings(contents_of(rows))
+    raw, calibrated = drawing.draw().axes
+    for axes, on in ((raw, "value"), (calibrated, "calibrated")):
+        for line, band, name in zip(axes.lines, axes.collections, ("cnn", "c8"), strict=False):
+            means = [m.estimate for m in family_means(rows) if (m.family, m.on) == (name, on)]
+            assert line.get_label() == name
+            assert line.get_xdata().tolist() == [0, 100, 200]
+            assert line.get_ydata().tolist() == [e.value for e in means if e]
+            corners = {(float(x), float(y)) for x, y in band.get_paths()[0].vertices}
+            assert {(x, e.low) for x, e in zip((0, 100, 200), means, strict=True) if e} <= corners
+            assert {(x, e.high) for x, e in zip((0, 100, 200), means, strict=True) if e} <= corners
+
+
+def test_bars_stand_on_the_optimum_and_hold_the_means() -> None:
+    rows = family("cnn", data="digits") + family("c8", data="digits") + family("cnn", data="letters")
+    [drawing] = family_drawings(contents_of(rows))
+    for axes, on, base in zip(drawing.draw().axes, ("value", "calibrated"), (-1.0, 0.0), strict=True):
+        tops = [bar.get_y() + bar.get_height() for bar in axes.patches]
+        assert {bar.get_y() for bar in axes.patches} == {base}
+        means = {(m.family, m.data): m.estimate.value for m in family_means(rows) if m.on == on and m.estimate}
+        assert tops == pytest.approx([means[k] for k in (("cnn", "digits"), ("cnn", "letters"), ("c8", "digits"))])
+        assert [t.get_text() for t in axes.get_xticklabels()] == ["digits", "letters"]
+
+
+def test_one_side_is_drawn_where_nothing_is_calibrated() -> None:
+    rows = [replace(r, calibrated=None, reason="blind") for r in family("cnn", (1, 2))]
+    [drawing] = family_drawings(contents_of(rows))
+    assert len(drawing.draw().axes) == 1
+
+
+def test_lines_and_bars_differ_without_their_colours() -> None:
+    """Eight families are told apart by dashes and marks, or by hatches; a ninth is left out, and that is said."""
+    names = [f"family {i}" for i in range(9)]
+    [curves] = family_drawings(contents_of([r for n in names for r in family(n, (1, 2))]))
+    axes = curves.draw().axes[0]
+    assert len({(str(line.get_linestyle()), line.get_marker(), str(line._dash_pattern)) for line in axes.lines}) == 8
+    assert axes.get_title(loc="left").endswith("(the first 8 of 9 families)")
+    [bars] = family_drawings(contents_of([r for n in names for d in "xy" for r in family(n, data=d)]))
+    assert len({bar.get_hatch() for bar in bars.draw().axes[0].patches}) == 8
+
+
+def test_figures_of_families_are_the_same_each_time(tmp_path: Path) -> None:
+    rows = family("cnn", (0, 1), data="digits") + family("cnn", (1,), data="letters")
+    rows += family("$x_1$ \udc80 漢", (0, 1), data="digits")
+    one, two = (write_figures(collection(*rows), tmp_path / n) for n in "ab")
+    assert [p.name for p in one] == [p.name for p in two]
+    assert {"training-channelwise-block1-C4-digits.svg", "data-channelwise-block1-C4.png"} <= {p.name for p in one}
+    assert [p.read_bytes() for p in one] == [p.read_bytes() for p in two]
 
 
 def test_the_same_results_make_the_same_files(tmp_path: Path) -> None:

@@ -48,6 +48,14 @@ A_RESULT = Result(
 )
 EMPTY = replace(A_RESULT, value=None, low=None, high=None, per_element=None, reason="no reason", notes=(), logits=True)
 
+IN_PARTS = replace(
+    A_RESULT,
+    parts={
+        "exact": {"elements": [0, 2], "value": -1.0, "low": -1.0, "high": -0.1 - 0.2, "reason": "not calibrated: ü"},
+        "resampled": {"elements": [1, 3], "value": 1 / 3, "low": 5e-324, "high": 2.0, "calibrated": None},
+    },
+)
+
 numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
 texts = st.text(st.characters(exclude_categories=["Cs"]))  # a lone surrogate is no text
 
@@ -76,7 +84,7 @@ def exactly(a: Result, b: Result) -> bool:
 # ---- one line ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("result", [A_RESULT, EMPTY])
+@pytest.mark.parametrize("result", [A_RESULT, EMPTY, IN_PARTS])
 def test_a_line_reads_back_exactly(result: Result) -> None:
     assert exactly(from_json(result.to_json()), result)
     assert "\n" not in result.to_json()
@@ -123,6 +131,13 @@ def test_the_line_is_the_contract() -> None:
     assert record["per_element"] == [-1.0, -0.1 * 3, 1e-17, 0.0]
     assert record["spread"] is None
     assert set(record) == {f.name for f in fields(Result)}
+    assert record["parts"] is None
+
+
+def test_a_line_of_before_there_were_parts_is_read() -> None:
+    record = json.loads(A_RESULT.to_json())
+    assert record.pop("parts") is None
+    assert from_json(json.dumps(record)) == A_RESULT
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, np.float64("nan")])

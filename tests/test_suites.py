@@ -17,6 +17,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geed_onnx.errors import UsageError
 from geed_onnx.gates import Threshold, suite_thresholds
 from geed_onnx.suites import DataEntry, MeasureEntry, ModelEntry, Suite, SuiteError, load_suite, suite_toml
 from geed_onnx.suites.entries import distinct
@@ -368,6 +369,59 @@ def test_paths_are_as_one_would_type_them_here(desk: Path, monkeypatch: pytest.M
     assert typed(load_suite(desk / "project/sub/suite.toml")) == typed(load_suite("../suite.toml"))
 
 
+def test_a_root_that_is_given_goes_over_the_suites_own(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for work in ("work", "other"):
+        put(f"{work}/m/a-0.onnx", f"{work}/m/a-1.onnx", f"{work}/d/x.npz", f"{work}/k.npy", f"{work}/base.jsonl")
+    put("elsewhere/x")
+    text = """
+        group = "C8"
+        root = "../elsewhere"
+        baseline = "base.jsonl"
+        data = "d/x.npz"
+        [[models]]
+        path = "m/{family}-{seed}.onnx"
+        constants = { k = "k.npy" }
+        [[thresholds]]
+        variant = "softmax"
+        worse_by = 0.1
+        data = "x"
+    """
+    with pytest.raises(SuiteError, match="3 faults"):
+        loaded(text, "suites/suite.toml")
+    for root in ("work", Path("work"), "./suites/../work/", str(desk / "work")):
+        suite = load_suite("suites/suite.toml", root=root)
+        assert [m.path for m in suite.models] == ["work/m/a-0.onnx", "work/m/a-1.onnx"]
+        assert (suite.data[0].source, suite.baseline) == ("work/d/x.npz", "work/base.jsonl")
+        assert suite.models[0].constants == {"k": "work/k.npy"}
+        assert suite.thresholds[0].data == "work/d/x.npz"
+    assert load_suite("suites/suite.toml", root="other").models[0].path == "other/m/a-0.onnx"
+    # the suite as it was resolved leads back without being told again, and has no trace of the other root
+    Path("work/run").mkdir()
+    Path("work/run/suite.toml").write_text(suite_toml(suite, "work/run"), encoding="utf-8")
+    assert load_suite("work/run/suite.toml") == suite
+    assert "elsewhere" not in Path("work/run/suite.toml").read_text(encoding="utf-8")
+    monkeypatch.chdir("work")
+    assert load_suite("../suites/suite.toml", root=".").models[0].path == "m/a-0.onnx"
+
+
+@pytest.mark.parametrize(
+    ("root", "said"),
+    [
+        ("wrok", "root: no such file or folder: 'wrok'; did you mean 'work'?"),
+        ("no/such", "root: no such file or folder: 'no/such'; there is no folder 'no'"),
+        ("a.onnx", "root: expected a folder, 'a.onnx' is none"),
+        ("", "root: expected a folder, '' is none"),
+    ],
+)
+def test_a_root_that_is_no_folder(desk: Path, root: str, said: str) -> None:
+    put("a.onnx", "x.npz", "work/y")
+    loaded('group = "C8"\nmodels = "a.onnx"\ndata = "x.npz"')
+    with pytest.raises(UsageError, match=f"^{re.escape(said)}$"):
+        load_suite("suite.toml", root=root)
+    # where no file is looked at, no folder is either
+    assert load_suite("suite.toml", root=root, files=False).models[0].path == "a.onnx"
+
+
 def test_a_path_is_typed_the_shorter_way(desk: Path) -> None:
     assert as_typed("/") == "/"
     assert as_typed("a/../b.onnx") == "b.onnx"
@@ -402,6 +456,9 @@ def test_remote_patterns_are_followed_where_they_are(desk: Path) -> None:
         assert [m.path for m in remote.models] == [m.path for m in found[:2]]
         Path("again.toml").write_text(suite_toml(remote))
         assert load_suite("again.toml") == remote
+        # a suite here over models there
+        Path("here.toml").write_text(files.cat("/suites-test/suite.toml").decode(), encoding="utf-8")
+        assert load_suite("here.toml", root="memory://suites-test").models == remote.models
     finally:
         files.rm("/suites-test", recursive=True)
 
@@ -512,6 +569,7 @@ MEASURES = st.builds(
     level=st.floats(0, 1, exclude_min=True, exclude_max=True),
     floor=st.booleans(),
     mask=st.booleans(),
+    interpolation=st.sampled_from(["nearest", "bilinear", "bicubic"]),
     batch_size=optional(st.integers(1, 1000)),
     provider=st.sampled_from(["auto", "cpu"]),
     threads=optional(st.integers(1, 64)),

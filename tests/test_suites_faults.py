@@ -158,6 +158,10 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "measure.level: nan – expected a number between 0 and 1 (95 % is written 0.95)",
     ),
     "mask": ({"measure": 'mask = "disk"'}, "measure.mask: 'disk' – unknown mask: did you mean 'disc'?"),
+    "interpolation": (
+        {"measure": 'interpolation = "bilinaer"'},
+        "measure.interpolation: 'bilinaer' – unknown interpolation: did you mean 'bilinear'?",
+    ),
     "provider": ({"measure": 'provider = "cdua"'}, "measure.provider: 'cdua' – unknown provider: did you mean 'cuda'?"),
     "spread samples": ({"measure": "spread_samples = 1"}, "measure.spread_samples: 1 – expected a whole number from 2"),
     "batch size": ({"measure": "batch_size = 0"}, "measure.batch_size: 0 – expected a whole number from 1"),
@@ -641,7 +645,7 @@ def test_a_fault_without_a_value_says_so() -> None:
 HEAD = "groups group samples seeds seed taps variants baseline measure models data thresholds title root x"
 SOURCES = "source name column skip_bad streaming preprocessing x"
 LIMITS = "variant above worse_by on tap model group data x"
-MEASURES = "spread_samples reference_samples level floor mask batch_size provider threads tf32 x"
+MEASURES = "spread_samples reference_samples level floor mask interpolation batch_size provider threads tf32 x"
 IMAGES = "size fit resize colour range mean std resample x"
 WORDS = st.sampled_from(
     [

@@ -13,12 +13,14 @@ own law defect (a turn by 45° on a grid is no action). Input and output actions
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
+from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
 from geed_onnx.actions.masking import DiscAction, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
@@ -26,17 +28,21 @@ from geed_onnx.groups import Group
 from geed_onnx.registry import Registry
 
 __all__ = [
+    "INTERPOLATIONS",
     "Action",
     "AxisAction",
     "ChannelAction",
     "Declared",
     "DiscAction",
     "GridAction",
+    "Interpolation",
     "JointAction",
     "TrivialAction",
     "actions",
     "disc",
     "input_action",
+    "interpolated",
+    "interpolation_of",
     "masked",
     "orbit_of",
     "output_action",
@@ -121,7 +127,9 @@ def _nothing_after(name: str, text: str) -> None:
         raise UsageError(f"the action {name!r} takes nothing after its name, got {name}:{text}")
 
 
-def output_action(spec: str | Declared, group: Group, shape: tuple[int, ...]) -> Action:
+def output_action(
+    spec: str | Declared, group: Group, shape: tuple[int, ...], interpolation: Interpolation = "bilinear"
+) -> Action:
     """Return the action that `spec` names, or that a file declares, bound to a tap's shape (without the batch).
 
     `trivial`, `pixels`, `permute:AXIS:i,j,…`, `roll:AXIS:STEPS`, `regular:AXIS` (AXIS counts the batch as 0), or
@@ -132,8 +140,12 @@ def output_action(spec: str | Declared, group: Group, shape: tuple[int, ...]) ->
     UnknownName, UsageError
         If the text names no action, or is malformed.
     ActionError
-        If the action does not fit this shape or breaks the group's law.
+        If the action does not fit this shape, breaks the group's law, or cannot resample in this way.
     """
+    return interpolated(_output_action(spec, group, shape), interpolation)
+
+
+def _output_action(spec: str | Declared, group: Group, shape: tuple[int, ...]) -> Action:
     if isinstance(spec, Declared):
         return spec.bound(group, shape)
     parts = []
@@ -154,7 +166,29 @@ def _axes(action: Action) -> tuple[int, ...]:
     return () if isinstance(action, TrivialAction) else (2, 3)
 
 
-def input_action(group: Group, shape: tuple[int, ...]) -> Action:
+def interpolated(action: Action, interpolation: Interpolation) -> Action:
+    """Return the action with its pixels resampled in this way; itself for `bilinear`, and where no pixels move.
+
+    Raises
+    ------
+    ActionError
+        If it resamples and is no action of this library, so that it cannot be told how.
+    """
+    if interpolation == "bilinear":
+        return action
+    if isinstance(action, GridAction):
+        return replace(action, interpolation=interpolation)
+    if isinstance(action, JointAction):
+        return JointAction(tuple(interpolated(part, interpolation) for part in action.parts))
+    if any(action.resampled_by):
+        raise ActionError(
+            f"the action {action.name!r} resamples in a way of its own, so it cannot do so by {interpolation}"
+            " interpolation: leave --interpolation out"
+        )
+    return action
+
+
+def input_action(group: Group, shape: tuple[int, ...], interpolation: Interpolation = "bilinear") -> Action:
     """Return ρ_X, the action of the group on one input array of this shape: pixels, and an axis where S_n names one.
 
     Raises
@@ -171,7 +205,7 @@ def input_action(group: Group, shape: tuple[int, ...]) -> Action:
                 f" (batch, {', '.join(map(str, shape))}); choose a group on an axis (S<n>@<axis>), or another input"
                 " (--input NAME)"
             )
-        parts.append(GridAction(group, shape))
+        parts.append(GridAction(group, shape, interpolation))
     axes = sorted({m.axis for motions in group.motions for m in motions if m.axis})
     for axis in axes:
         parts.append(_axis_part(group, shape, axis))

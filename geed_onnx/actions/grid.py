@@ -8,16 +8,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
-from geed_onnx.actions.operators import (
-    Array,
-    IntArray,
-    disc,
-    grid_permutation,
-    rectangle_message,
-    resample,
-    turn_matrix,
-)
+from geed_onnx.actions.interpolation import Interpolation
+from geed_onnx.actions.operators import Array, IntArray, disc, grid_permutation, rectangle_message, resample
 from geed_onnx.errors import ActionError
 from geed_onnx.groups import Group, Motion
 
@@ -43,18 +37,18 @@ class GridElement:
 
 @dataclass(frozen=True)
 class GridAction:
-    """ρ(g) moves the pixels of `(…, H, W)`: at most one bilinear resampling of the original, then a permutation.
+    """ρ(g) moves the pixels of `(…, H, W)`: at most one resampling of the original, then a permutation.
 
     Attributes
     ----------
     group : Group
     shape : tuple[int, ...]
         The shape it is bound to, without the batch: `(…, H, W)`.
+    interpolation : "nearest", "bilinear" or "bicubic"
+        How elements that are no permutation resample.
     kernel : tuple[int, ...]
-        The elements that do nothing on this grid, computed from the operators.
-    law_defect : float
-        `max ‖(ρ(g)ρ(h) − ρ(gh)) z‖ / ‖ρ(gh) z‖` over all pairs, on a fixed white-noise image z; 0 where every element
-        is a permutation.
+        The elements that do nothing on this grid; the whole group on a single pixel. A turn so small that `nearest`
+        moves no pixel is not counted: its multiples do move some, and the kernel is a subgroup.
 
     Raises
     ------
@@ -64,16 +58,23 @@ class GridAction:
 
     group: Group
     shape: tuple[int, ...]
+    interpolation: Interpolation = "bilinear"
     elements: tuple[GridElement, ...] = field(init=False, repr=False)
     kernel: tuple[int, ...] = field(init=False)
-    law_defect: float = field(init=False)
 
     def __post_init__(self) -> None:
         height, width = self.shape[-2:]
-        elements, kernel, defect = _bound(self.group, height, width)
+        elements, kernel = _bound(self.group, height, width)
         object.__setattr__(self, "elements", elements)
         object.__setattr__(self, "kernel", kernel)
-        object.__setattr__(self, "law_defect", defect)
+
+    @property
+    def law_defect(self) -> float:
+        """`max ‖(ρ(g)ρ(h) − ρ(gh)) z‖ / ‖ρ(gh) z‖` over all pairs, on a fixed white-noise image z.
+
+        0 where this is an action of the group: where nothing is resampled, and for C8 by `nearest` on a 3×3 grid.
+        """
+        return _law_defect(self.group, *self.shape[-2:], self.interpolation)
 
     @property
     def name(self) -> str:
@@ -91,7 +92,11 @@ class GridAction:
         return True
 
     def __call__(self, g: int, x: Array) -> Array:
-        """Return ρ(g) x, shape and type of x: `(B, …, H, W)`; integers are rounded to the nearest."""
+        """Return ρ(g) x, shape and type of x: `(B, …, H, W)`.
+
+        Integers are rounded to the nearest and held within the range of their type, which `bicubic` leaves at edges;
+        what it over- and undershoots in floats is kept.
+        """
         element = self.elements[g]
         turned = self._turned(element.turn, _planes(x, self.shape))
         moved = element.permuted(turned, *self.shape[-2:])
@@ -117,9 +122,19 @@ class GridAction:
             return flat
         height, width = self.shape[-2:]
         if flat.dtype.kind == "f" and flat.dtype.itemsize >= 4:
-            return resample(turn, flat, height, width)
-        turned = resample(turn, flat.astype(np.float32), height, width)
-        return np.rint(turned) if flat.dtype.kind in "iu" else turned
+            return resample(turn, flat, height, width, self.interpolation)
+        turned = resample(turn, flat.astype(np.float32), height, width, self.interpolation)
+        if flat.dtype.kind not in "iu":
+            return turned
+        return _in_range(np.rint(turned), flat.dtype)
+
+
+def _in_range(x: Array, integer: npt.DTypeLike) -> Array:
+    """Hold float32 values within what an integer type holds."""
+    limits = np.iinfo(np.dtype(integer))
+    low, high = np.float32(limits.min), np.float32(limits.max)
+    # the largest of a wide type is no float32, and the next float32 is too large for it
+    return np.clip(x, low, high if int(high) <= limits.max else np.nextafter(high, np.float32(0)))
 
 
 def _planes(x: Array, shape: tuple[int, ...]) -> Array:
@@ -150,8 +165,8 @@ def bind_element(motions: tuple[Motion, ...], height: int, width: int) -> GridEl
         else:
             step = grid_permutation(motion, height, width)
         index = index[step]
-    if rest and _is_identity(rest, height, width):
-        rest = Fraction(0)
+    if height * width == 1:
+        rest = Fraction(0)  # on a single pixel every turn is the identity, and on no other grid a turn below 90 degrees
     still = np.array_equal(index, np.arange(height * width))
     return GridElement(rest, None if still else index, None if still else _as_view(index, height, width))
 
@@ -167,38 +182,44 @@ def _as_view(index: IntArray, height: int, width: int) -> tuple[bool, int] | Non
     return None
 
 
-def _is_identity(turn: Fraction, height: int, width: int) -> bool:
-    """Say whether a resampling is the identity matrix: on a single pixel it is."""
-    matrix = turn_matrix(turn, height, width)
-    return bool(matrix.nnz == height * width and (matrix.diagonal() > 1 - 1e-12).all())
-
-
 @lru_cache(maxsize=128)
-def _bound(group: Group, height: int, width: int) -> tuple[tuple[GridElement, ...], tuple[int, ...], float]:
+def _bound(group: Group, height: int, width: int) -> tuple[tuple[GridElement, ...], tuple[int, ...]]:
     elements = tuple(bind_element(m, height, width) for m in group.motions)
     kernel = tuple(g for g, e in enumerate(elements) if e.turn == 0 and e.index is None)
-    return elements, kernel, _law_defect(group, elements, height, width)
+    _check_exact(group, elements, height, width)
+    return elements, kernel
 
 
-def _law_defect(group: Group, elements: tuple[GridElement, ...], height: int, width: int) -> float:
-    """Measure how far ρ(g)ρ(h) is from ρ(gh); exact pairs are compared as permutations, index by index."""
+def _indices(elements: tuple[GridElement, ...], height: int, width: int) -> list[IntArray]:
     everything = np.arange(height * width, dtype=np.intp)
-    index = [everything if e.index is None else e.index for e in elements]
+    return [everything if e.index is None else e.index for e in elements]
+
+
+def _check_exact(group: Group, elements: tuple[GridElement, ...], height: int, width: int) -> None:
+    """Compare ρ(g)ρ(s) with ρ(gs) where none of them resamples, as permutations, index by index."""
+    index = _indices(elements, height, width)
     exact = [e.turn == 0 for e in elements]
     for s in group.generators:
         for g in group.elements:
             gs = group.product(g, s)
             if exact[g] and exact[s] and exact[gs] and not np.array_equal(index[gs], index[s][index[g]]):
                 raise ActionError(f"{group.name} does not act on a {height}×{width} grid: ρ({g})ρ({s}) ≠ ρ({gs})")
-    if all(exact):
+
+
+@lru_cache(maxsize=128)
+def _law_defect(group: Group, height: int, width: int, interpolation: Interpolation) -> float:
+    """Measure how far ρ(g)ρ(h) is from ρ(gh); pairs of exact elements were compared when they were bound."""
+    elements, _ = _bound(group, height, width)
+    if not any(e.turn for e in elements):
         return 0.0
+    index = _indices(elements, height, width)
     noise = np.random.default_rng(0).standard_normal((1, height * width))
-    turned = {t: resample(t, noise, height, width) if t else noise for t in {e.turn for e in elements}}
+    turned = {t: resample(t, noise, height, width, interpolation) if t else noise for t in {e.turn for e in elements}}
     moved = [turned[e.turn][:, index[g]] for g, e in enumerate(elements)]
     worst = 0.0
     # ρ(g) = P_g R_t: pairs with the same R_t share one product, and a pair of exact ones was compared above
     for turn in {e.turn for e in elements} - {Fraction(0)}:
-        both = resample(turn, np.concatenate(moved), height, width)
+        both = resample(turn, np.concatenate(moved), height, width, interpolation)
         for g, element in enumerate(elements):
             if element.turn == turn:
                 direct = np.concatenate([moved[group.product(g, h)] for h in group.elements])

@@ -1,10 +1,10 @@
 """Turns, reflections and rolls of a pixel grid as cached operators: permutations where exact, CSR where not.
 
 Pixel centres lie at half-integers, the centre of the frame is fixed, samples outside the frame contribute 0: what
-ONNX GridSample does with `linear`, `zeros`, `align_corners=0`. Exact elements are permutations; any other turn is an
-exact quarter turn of one bilinear resampling by less than 90 degrees *of the original*, which is the same operator
-(a quarter turn maps the grid and the weights to themselves), so that a group needs one sparse product per coset of its
-exact part, not one per element.
+ONNX GridSample does with `linear` (or `nearest`, or `cubic`), `zeros`, `align_corners=0`. Exact elements are
+permutations; any other turn is an exact quarter turn of one resampling by less than 90 degrees *of the original*, which
+is the same operator (a quarter turn maps the grid and the weights to themselves), so that a group needs one sparse
+product per coset of its exact part, not one per element.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from geed_onnx.actions.interpolation import Interpolation, axis_weights
 from geed_onnx.errors import ActionError
 from geed_onnx.groups import Motion
 
@@ -72,11 +74,12 @@ def _steps(share: Fraction, size: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def turn_matrix(turn: Fraction, height: int, width: int) -> sparse.csr_array:
-    """Return the (H·W, H·W) bilinear operator of a counter-clockwise turn about the centre of the frame, float64.
+def turn_matrix(turn: Fraction, height: int, width: int, interpolation: Interpolation = "bilinear") -> sparse.csr_array:
+    """Return the (H·W, H·W) operator of a counter-clockwise turn about the centre of the frame, float64.
 
-    Row p holds the at most four weights with which the pixels around R⁻¹p enter pixel p; fractions within 1e-12 of a
-    whole pixel are rounding and are snapped to it, so that an exact turn comes out as the permutation it is.
+    Row p holds the weights with which the pixels around R⁻¹p enter pixel p (`axis_weights`: at most 4, for `bicubic`
+    16, for `nearest` 1, or 2 on a tie); fractions within 1e-12 of a whole pixel are rounding and are snapped to it, so
+    that an exact turn comes out as the permutation it is.
     """
     angle = 2 * math.pi * float(turn)
     cos, sin = math.cos(angle), math.sin(angle)
@@ -90,14 +93,11 @@ def turn_matrix(turn: Fraction, height: int, width: int) -> sparse.csr_array:
     down, right = source_y - top, source_x - left
     down, right = (np.where(np.abs(part - np.rint(part)) < 1e-12, np.rint(part), part) for part in (down, right))
     entries = []
-    for dy, dx, weight in (
-        (0, 0, (1 - down) * (1 - right)),
-        (0, 1, (1 - down) * right),
-        (1, 0, down * (1 - right)),
-        (1, 1, down * right),
-    ):
+    along_y, along_x = axis_weights(down, interpolation), axis_weights(right, interpolation)
+    for (dy, weight_y), (dx, weight_x) in product(along_y, along_x):
+        weight = weight_y * weight_x
         i, j = top + dy, left + dx
-        inside = (i >= 0) & (i < height) & (j >= 0) & (j < width) & (weight > 0)
+        inside = (i >= 0) & (i < height) & (j >= 0) & (j < width) & (weight != 0)
         # 32-bit indices: half the memory traffic of the product
         entries.append(
             (np.flatnonzero(inside).astype(np.int32), (i * width + j)[inside].astype(np.int32), weight[inside])
@@ -110,16 +110,20 @@ def turn_matrix(turn: Fraction, height: int, width: int) -> sparse.csr_array:
 
 
 @lru_cache(maxsize=256)
-def _turn_matrix_as(turn: Fraction, height: int, width: int, dtype: str) -> sparse.csr_array:
-    return sparse.csr_array(turn_matrix(turn, height, width).astype(dtype))
+def _turn_matrix_as(
+    turn: Fraction, height: int, width: int, interpolation: Interpolation, dtype: str
+) -> sparse.csr_array:
+    return sparse.csr_array(turn_matrix(turn, height, width, interpolation).astype(dtype))
 
 
-def resample(turn: Fraction, planes: Array, height: int, width: int) -> Array:
-    """Turn planes (n, H·W), float32 or float64, by one bilinear resampling; returns (n, H·W) of the same type.
+def resample(
+    turn: Fraction, planes: Array, height: int, width: int, interpolation: Interpolation = "bilinear"
+) -> Array:
+    """Turn planes (n, H·W), float32 or float64, by one resampling; returns (n, H·W) of the same type.
 
     Each plane's result is the same to the last bit whatever planes come with it.
     """
-    matrix = _turn_matrix_as(turn, height, width, planes.dtype.name)
+    matrix = _turn_matrix_as(turn, height, width, interpolation, planes.dtype.name)
     out = np.empty_like(planes, order="C")
     step = max(1, BLOCK_VALUES // (height * width))
     for start in range(0, len(planes), step):

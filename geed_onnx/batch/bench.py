@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from geed_onnx.batch.remote import local_copy
-from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cell
+from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cell, of_suite
 from geed_onnx.engine import Measured, Settings, measure_plan
 from geed_onnx.engine.feeding import open_data
 from geed_onnx.engine.keys import cell_key, hashed, plan_facts
 from geed_onnx.engine.plan import Opened, Plan, draw_indices, open_file, plan_of
+from geed_onnx.engine.record import group_facts
 from geed_onnx.errors import ActionError, DataError, GeedError, MeasureError, UsageError
 from geed_onnx.groups import parse_group
 from geed_onnx.sessions import RuntimeOptions, resolve_provider
@@ -127,7 +128,7 @@ class Bench:
             self._hashes[path] = model_sha256(path)
         facts = {
             "model": self._hashes[path],
-            "entry": [repr(job.model), repr(replace(job.data, name="")), repr(job.measure)],
+            "entry": [repr(job.model), repr(job.data), repr(job.measure)],
             "files": {name: _file_hash(v) for name, v in sorted(job.model.constants.items()) if isinstance(v, str)},
             "data": self.drawn(job),
             "group": job.group,
@@ -265,16 +266,17 @@ def conclude(
     kinds = {t.name: t.kind for t in plan.targets}
     for (tap, variant), key in prepared.keys.items():
         if key in known:
-            cells.append(Kept(key, dict(plan.model), plan.source.uri))
+            cells.append(Kept(key, dict(plan.model), of_suite({"uri": plan.source.uri}, task.job.data)))
         elif (found := fresh.get((tap, variant))) is not None:
             if found.result.key != key:
                 raise DataError(
                     f"{plan.source.uri}: the images changed while they were measured; run again when they are settled"
                 )
-            cells.append(Fresh(found.result, found.tables))
+            data = of_suite(found.result.data, task.job.data)
+            cells.append(Fresh(replace(found.result, data=data), found.tables))
         else:
             row = failed_cell(task, reasons.get(tap, "not measured"), tap=tap, kind=kinds[tap], variant=variant)
-            group = {"name": plan.group.name, "order": plan.group.order}
+            group = group_facts(plan.group, plan.settings.interpolation)
             cells.append(replace(row, result=replace(row.result, model=dict(plan.model), group=group)))
     whole = not any(isinstance(c, Fresh) and c.result.failed for c in cells)
     return Outcome(task.number, ticket if whole else None, tuple(cells), **facts)
@@ -297,7 +299,15 @@ def settings_of(job: Job) -> Settings:
     """Return the engine's settings of a job."""
     m = job.measure
     return Settings(
-        job.samples, m.spread_samples, m.reference_samples, job.seed, m.level, m.floor, m.mask, m.batch_size
+        job.samples,
+        m.spread_samples,
+        m.reference_samples,
+        job.seed,
+        m.level,
+        m.floor,
+        m.mask,
+        m.batch_size,
+        m.interpolation,
     )
 
 

@@ -247,7 +247,7 @@ class Journal:
     def _renamed(self, cell: Kept, rows: list[tuple[Result, CellTables]]) -> Result:
         """Return the line of a cell measured before, with what its model and data are called now."""
         old = self._rows[self._fresh[cell.key]]
-        result = replace(old, model=dict(cell.model), data={**old.data, "uri": cell.uri})
+        result = replace(old, model=dict(cell.model), data={**old.data, **cell.data})
         if self._tables is None:
             self._tables = TableFiles(*table_paths(self.folder))
         if line_of(result) not in self._rows and (tables := self._tables.get(place_of(old))) is not None:

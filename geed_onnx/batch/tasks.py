@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from geed_onnx.engine.record import group_facts
 from geed_onnx.groups import parse_group
 from geed_onnx.results import CellTables, Result
-from geed_onnx.suites import Job, ModelEntry
+from geed_onnx.suites import DataEntry, Job, ModelEntry
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Kept:
 
     key: str
     model: Mapping[str, Any]
-    uri: str
+    data: Mapping[str, Any]
+    """uri and name"""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ def called(model: Mapping[str, Any], entry: ModelEntry) -> dict[str, Any]:
     return {**model, **{k: v for k, v in said.items() if v is not None}}
 
 
+def of_suite(data: Mapping[str, Any], entry: DataEntry) -> dict[str, Any]:
+    """Return a result's `data` with what the suite calls it."""
+    return {**data, "name": entry.name}
+
+
 def failed_cell(
     task: Task, reason: str, *, tap: str = "*", kind: str | None = None, variant: str = "*", **facts: Any
 ) -> Fresh:
@@ -74,8 +81,8 @@ def failed_cell(
     job = task.job
     result = Result(
         model=called({"path": job.model.path, "sha256": None, "producer": None}, job.model),
-        data={"uri": job.data.source, "fingerprint": None, "samples": 0},
-        group={"name": job.group, "order": parse_group(job.group).order},
+        data=of_suite({"uri": job.data.source, "fingerprint": None, "samples": 0}, job.data),
+        group=group_facts(parse_group(job.group), job.measure.interpolation) | {"name": job.group},
         tap={"name": tap, "kind": kind, "shape": None},
         variant=variant,
         value=None,

@@ -27,6 +27,7 @@ OF_MEASURE = (
     "floor",
     "reference_samples",
     "mask",
+    "interpolation",
     "batch_size",
 )
 #: What is said of rows that were not shown equivalent, before the rest is only counted.

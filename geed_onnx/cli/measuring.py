@@ -77,6 +77,14 @@ CROSSED = 3
     metavar="disc",
     help="Zero outside the inscribed disc, at input and maps alike.",
 )
+@click.option(
+    "--interpolation",
+    callback=one_of("nearest", "bilinear", "bicubic"),
+    metavar="nearest|bilinear|bicubic",
+    default="bilinear",
+    show_default=True,
+    help="How turns by no multiple of 90° resample, input and maps alike.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Rows of one forward pass.  [default: fitting]")
 @click.option(
     "--level",
@@ -186,6 +194,7 @@ SETTINGS = (
     "level",
     "floor",
     "mask",
+    "interpolation",
     "batch_size",
 )
 
@@ -205,6 +214,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "level": options["level"],
         "floor": options["floor"],
         "mask": options["mask"] == "disc",
+        "interpolation": options["interpolation"],
         "batch_size": options["batch_size"],
         "provider": options["provider"],
         "threads": options["threads"],

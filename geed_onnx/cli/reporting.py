@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.argument("results", nargs=-1, required=True, type=click.Path(), metavar="DIR|FILE.jsonl…")
 @click.option("-o", "--output", required=True, metavar="PAGE.html", type=click.Path(), help="Write the page there.")
 @click.option("--figures", metavar="DIR", type=click.Path(), help="Write static PNG and SVG figures there too.")
+@click.option("--means", metavar="FILE.jsonl", type=click.Path(), help="Write means over families there, one a line.")
 @click.option("--no-gallery", is_flag=True, help="Leave out images and feature maps, which run the models again.")
 @click.option("--tap", metavar="NAME", help="The map whose channels the gallery shows.  [default: the last]")
 @click.option("--title", metavar="TEXT", help="Of the page.  [default: the suite's]")
@@ -34,20 +35,24 @@ if TYPE_CHECKING:
     help="A limit to judge on the page, beside those of the suite; the exit code stays 0 (see gate).",
 )
 @click.option("--baseline", metavar="DIR|FILE.jsonl", type=click.Path(), help="What relative limits are held against.")
-def report(results: Sequence[str], output: str, figures: str | None, no_gallery: bool, tap: str | None,
-           title: str | None, fail_above: Sequence[str], baseline: str | None) -> None:  # fmt: skip
+def report(results: Sequence[str], output: str, figures: str | None, means: str | None, no_gallery: bool,
+           tap: str | None, title: str | None, fail_above: Sequence[str], baseline: str | None) -> None:  # fmt: skip
     """Write the results of runs or files as one HTML page that opens from disk and asks for nothing.
 
     \b
     geed-onnx report runs/digits -o page.html
     geed-onnx report fp32.jsonl int8.jsonl -o page.html --title 'int8 beside fp32'
-    geed-onnx report runs/digits -o page.html --figures figures/
+    geed-onnx report runs/digits -o page.html --figures figures/ --means means.jsonl
     """
     from geed_onnx.gates import parse_threshold
     from geed_onnx.reports import figures as drawing
+    from geed_onnx.reports.means import family_means, write_means
     from geed_onnx.reports.page import page_target, write_page
+    from geed_onnx.results import writable
 
     page_target(output)
+    if means is not None:
+        writable(means, "the means")
     if figures is not None:
         drawing.figures_target(figures)
     given = [parse_threshold(text, "--fail-above") for text in fail_above]
@@ -59,6 +64,9 @@ def report(results: Sequence[str], output: str, figures: str | None, no_gallery:
     whole = together(found)
     write_page(whole, output, sections=sections, verdict=verdict, unjudged=unjudged, title=title)
     say("page", f"{output} ({os.path.getsize(output) / 1e6:.1f} MB)")
+    if means is not None:
+        write_means(means, family_means(whole.results))
+        say("means", means)
     if figures is not None:
         for path in drawing.write_figures(whole, figures):
             say("figure", path)

@@ -129,7 +129,7 @@ def within(file: str, folder: str) -> bool:
     return Path(file).resolve().parent == Path(folder).resolve()
 
 
-def loaded(path: str, root: str | None) -> Suite:
+def loaded(path: str, root: str | None = None) -> Suite:
     """Return the suite, its paths relative to `root`; where it has faults, the door gives each a line of its own.
 
     Raises

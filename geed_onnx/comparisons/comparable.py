@@ -16,14 +16,16 @@ FORMAT = ("layout", "dtype", "notes", "origin")
 def raw_problem(a: Result, b: Result) -> str | None:
     """Return why the raw values of two cells of one variant are not comparable, or None where they are.
 
-    The raw value depends on what is compared with what: on the group and the mask, on the width of the features, on the
-    kernel that f̂ is taken over, and for a value relative to M on M's sign.
+    The raw value depends on what is compared with what: on the group, the mask and the interpolation, on the width of
+    the features, on the kernel that f̂ is taken over, and for a value relative to M on M's sign.
     """
     if a.group["name"] != b.group["name"]:
         return f"raw values are not comparable: different groups, {_group(a)} and {_group(b)}"
     if a.data.get("mask") != b.data.get("mask"):
         said = [f"mask {r.data['mask']}" if r.data.get("mask") else "no mask" for r in (a, b)]
         return f"raw values are not comparable: {said[0]} and {said[1]}"
+    if a.interpolation != b.interpolation:
+        return f"raw values are not comparable: {a.interpolation} and {b.interpolation} interpolation"
     if (shapes := _unlike_shapes(a, b)) is not None:
         return f"raw values are not comparable: {shapes}"
     one, other = a.tap.get("kernel"), b.tap.get("kernel")

@@ -129,9 +129,10 @@ def check(result: Result, uri: str) -> None:
             refuse(f"{what} must be a whole number", count)
     if not isinstance(result.group.get("order"), (int, type(None))):
         refuse("group.order must be a whole number", result.group.get("order"))
-    texts = {"variant": result.variant, "group.name": result.group["name"], "data.mask": result.data.get("mask")}
-    for what, text in texts.items():
-        if not isinstance(text, str) and (text is not None or what != "data.mask"):
+    texts = {"variant": result.variant, "group.name": result.group["name"]}
+    asides = {"data.mask": result.data.get("mask"), "group.interpolation": result.group.get("interpolation")}
+    for what, text in (texts | asides).items():
+        if not isinstance(text, str) and (text is not None or what not in asides):
             refuse(f"{what} must be a text", text)
     for name in (*NUMBERS, "level"):
         value = getattr(result, name)

@@ -1,4 +1,4 @@
-"""On what: the images, group and mask that both sides were measured with; what is not the same data is refused."""
+"""On what: the images, group, mask and interpolation of both sides; what is not the same data is refused."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ class Setting:
     group: str
     order: int | None
     mask: str | None
+    interpolation: str
 
     @property
     def words(self) -> str:
-        """The group and the mask as they are said."""
-        return self.group + (f" (mask {self.mask})" if self.mask else "")
+        """The group, the mask and the interpolation as they are said."""
+        more = [f"mask {self.mask}"] if self.mask else []
+        more += [self.interpolation] if self.interpolation != "bilinear" else []
+        return self.group + (f" ({', '.join(more)})" if more else "")
 
 
 Cells = Mapping[tuple[str, str], Result]
@@ -131,7 +134,7 @@ def _of_model(model: Model) -> dict[Setting, dict[tuple[str, str], Result]]:
         if r.failed:
             continue
         images = (str(r.data["fingerprint"]), int(r.data["samples"]), int(r.seed))
-        setting = Setting(images, str(r.group["name"]), r.group.get("order"), r.data.get("mask"))
+        setting = Setting(images, str(r.group["name"]), r.group.get("order"), r.data.get("mask"), r.interpolation)
         cells = found.setdefault(setting, {})
         place = (str(r.tap["name"]), r.variant)
         before = cells.setdefault(place, r)

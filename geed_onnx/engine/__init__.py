@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
+from geed_onnx.actions import Interpolation
 from geed_onnx.engine.partial import Partial, merge
 from geed_onnx.engine.plan import Opened, Plan, Progress, Settings, make_plan, open_file, plan_of
 from geed_onnx.engine.record import Measured
@@ -60,6 +61,7 @@ def measure(
     level: float = 0.95,
     floor: bool = False,
     mask: bool = False,
+    interpolation: Interpolation = "bilinear",
     batch_size: int | None = None,
     provider: str = "auto",
     threads: int | None = None,
@@ -103,6 +105,10 @@ def measure(
         Whether the floor of trivially acted taps is computed, by extra forward passes on g⁻¹(g x).
     mask
         Whether everything outside the inscribed disc is set to 0, at the input and at maps alike.
+    interpolation
+        How turns that are no permutation of the grid resample, at the input and at maps alike: `nearest`, `bilinear` or
+        `bicubic` (whose over- and undershoots are kept in floating-point images). The Result says so, in
+        `group["interpolation"]`, where it is not `bilinear`.
     batch_size
         Rows (images × elements) of one forward pass; by default as many as fit 8 MB of taps (64 MB on a device).
     preprocessing
@@ -137,7 +143,9 @@ def measure(
         variants=variants,
         acts=actions,
         declared=declared_action,
-        settings=Settings(samples, spread_samples, reference_samples, seed, level, floor, mask, batch_size),
+        settings=Settings(
+            samples, spread_samples, reference_samples, seed, level, floor, mask, batch_size, interpolation
+        ),
         input=input,
         layout=layout,
         preprocessing=preprocessing or {},

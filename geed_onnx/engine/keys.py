@@ -27,6 +27,8 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         return None
     settings = plan.settings
     feed = plan.feed
+    # named only where it is another: what was measured before there was a choice keeps its key
+    resampled = {} if settings.interpolation == "bilinear" else {"interpolation": settings.interpolation}
     return {
         "schema": SCHEMA,
         "model": plan.model["sha256"],
@@ -44,6 +46,7 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         "level": settings.level,
         "floor": settings.floor,
         "mask": settings.mask,
+        **resampled,
         "provider": plan.session.facts.provider,
         "tf32": plan.session.facts.tf32,
     }

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, Declared, input_action, parse_declared, within_disc
+from geed_onnx.actions import (
+    Action,
+    Declared,
+    Interpolation,
+    input_action,
+    interpolation_of,
+    parse_declared,
+    within_disc,
+)
 from geed_onnx.engine.feeding import Feed, first_raw, open_data, prepare_file
 from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.groups import Group, parse_group
@@ -50,8 +58,10 @@ class Settings:
     floor: bool = False
     mask: bool = False
     batch_size: int | None = None
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
+        interpolation_of(self.interpolation)
         for word, value, least in (
             ("spread samples", self.spread_samples, 2),
             ("reference samples", self.reference_samples, 0),
@@ -278,6 +288,9 @@ def make_plan(
             return open_data(data, column=column, skip_bad=skip_bad, streaming=streaming)
         return open_data(data)
 
+    def fits(shape: tuple[int, ...]) -> object:
+        return input_action(group, shape, settings.interpolation)
+
     if isinstance(model, (str, os.PathLike)):
         opened = open_file(
             os.fspath(model),
@@ -289,13 +302,11 @@ def make_plan(
             mask=settings.mask,
             runtime=runtime,
             skip_bad=skip_bad,
-            fits=lambda shape: input_action(group, shape),
+            fits=fits,
             suits=lambda targets: chosen_variants(variants, targets),
         )
     else:
-        opened = _open_callable(
-            model, source(), taps, layout, settings.mask, skip_bad, lambda shape: input_action(group, shape)
-        )
+        opened = _open_callable(model, source(), taps, layout, settings.mask, skip_bad, fits)
     return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings)
 
 
@@ -318,7 +329,7 @@ def plan_of(
         indices=indices,
         spread_indices=spread if _wants_spread(picked, opened.targets) else (),
         group=group,
-        acting=within_disc(input_action(group, opened.shape), settings.mask),
+        acting=within_disc(input_action(group, opened.shape, settings.interpolation), settings.mask),
         feed=opened.feed,
         targets=opened.targets,
         explicit=opened.explicit,

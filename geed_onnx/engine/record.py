@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from geed_onnx.actions import Interpolation
 from geed_onnx.engine.partial import CellPart, TapPart
 from geed_onnx.engine.plan import Plan
 from geed_onnx.engine.tally import Cell, by_channel
@@ -20,10 +21,12 @@ from geed_onnx.estimators import (
     Tables,
     calibrated,
     calibrated_change,
+    restricted,
     spread,
     value_change,
     value_of,
 )
+from geed_onnx.groups import Group
 from geed_onnx.results import CellTables, Result, finite
 
 
@@ -77,9 +80,39 @@ def record(
         **_calibrated(calibration.estimate),
         per_element=tuple(tables.normalised(float(v)) for v in table.per_element),
         reason=calibration.reason,
+        parts=_parts(plan, cell, tables),
     )
     changes = value_change(tables), calibrated_change(tables) if calibration.estimate is not None else None
     return Measured(result, CellTables(table, *changes))
+
+
+def _parts(plan: Plan, cell: Cell, tables: Tables) -> dict[str, dict[str, Any]] | None:
+    """Return the number over the input's exact elements and over those that resample, where there are both.
+
+    A turn by 45° on a grid is no action (its square is not the turn by 90°), and its input is another image for what it
+    smears: what of a value comes from there, and what from the exact part, are two questions.
+    """
+    turns = plan.acting.resampled_by
+    sorts = {
+        "exact": [g for g, turn in enumerate(turns) if not turn],
+        "resampled": [g for g, turn in enumerate(turns) if turn],
+    }
+    if not all(sorts.values()):
+        return None
+    return {sort: _part(plan, cell, restricted(tables, elements)) for sort, elements in sorts.items()}
+
+
+def _part(plan: Plan, cell: Cell, tables: Tables) -> dict[str, Any]:
+    estimate = value_of(tables, plan.settings.level)
+    calibration = calibrated(tables, plan.settings.level, cell.variant.m.resolution)
+    levels, found = _levels(tables), _estimate(estimate)
+    return {
+        "elements": list(tables.elements or ()),
+        **{name: found[name] for name in ("value", "low", "high")},
+        **{name: levels[name] for name in ("floor", "null")},
+        **_calibrated(calibration.estimate),
+        "reason": calibration.reason,
+    }
 
 
 def _spread(cell: Cell, tap: TapPart) -> Spread | None:
@@ -112,6 +145,12 @@ def _no_value(tables: Tables, table: Deviations) -> str | None:
     return None
 
 
+def group_facts(group: Group, interpolation: Interpolation) -> dict[str, Any]:
+    """Return `group` of a Result: name, order, and how it resamples pixels where that is not bilinear."""
+    facts: dict[str, Any] = {"name": group.name, "order": group.order}
+    return facts if interpolation == "bilinear" else {**facts, "interpolation": interpolation}
+
+
 def _common(
     plan: Plan,
     tap: TapPart,
@@ -132,7 +171,7 @@ def _common(
     return {
         "model": dict(plan.model),
         "data": dict(data),
-        "group": {"name": plan.group.name, "order": plan.group.order},
+        "group": group_facts(plan.group, plan.settings.interpolation),
         "tap": {
             "name": target.name,
             "kind": target.kind,

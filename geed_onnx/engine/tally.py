@@ -71,7 +71,7 @@ def cells_of(plan: Plan, target: Target, shape: tuple[int, ...]) -> tuple[Cell, 
 def _cell(plan: Plan, target: Target, variant: Variant, shape: tuple[int, ...]) -> Cell:
     spec = plan.acts.get(target.name, variant.action)
     try:
-        action = output_action(spec, plan.group, shape)
+        action = output_action(spec, plan.group, shape, plan.settings.interpolation)
         return Cell(target, variant, within_disc(action, plan.settings.mask and target.kind == "map"))
     except ActionError as error:
         if plan.explicit or target.name in plan.acts:

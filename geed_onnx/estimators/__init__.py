@@ -20,7 +20,15 @@ from geed_onnx.estimators.paired import (
     unpaired,
     welch,
 )
-from geed_onnx.estimators.values import Calibration, Tables, calibrated, calibrated_change, value_change, value_of
+from geed_onnx.estimators.values import (
+    Calibration,
+    Tables,
+    calibrated,
+    calibrated_change,
+    restricted,
+    value_change,
+    value_of,
+)
 
 __all__ = [
     "AROUND",
@@ -48,6 +56,7 @@ __all__ = [
     "normalisers",
     "over_models",
     "paired_by_model",
+    "restricted",
     "spread",
     "unpaired",
     "value_change",

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import special
 
 from geed_onnx.estimators.deviations import Deviations, Floats
 from geed_onnx.estimators.intervals import AROUND, REFERENCE, SAMPLE, Change, Estimate, interval
 from geed_onnx.estimators.normalising import Normaliser, Spread
+
+
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """The four means that a number is made of, with all images, and without each.
+
+    Attributes
+    ----------
+    whole : (E, M, floor, null)
+    without : (E, M, floor, null), each (images,)
+    ids : tuple[str, ...]
+        Of the images, sorted.
+    block : (images,) int
+        `SAMPLE` or `AROUND`.
+    reference : (images,) bool
+        Which of them are reference images.
+    """
+
+    whole: tuple[Floats, Floats, Floats, Floats]
+    without: tuple[Floats, Floats, Floats, Floats]
+    ids: tuple[str, ...]
+    block: npt.NDArray[np.intp]
+    reference: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -33,6 +58,8 @@ class Tables:
         The distance's value at equality.
     largest : float
         The distance's least upper bound.
+    elements : tuple[int, ...] or None
+        The group's elements that the tables' columns stand for; None for all of them.
     """
 
     sample: Deviations
@@ -43,6 +70,7 @@ class Tables:
     floor: Deviations | None = None
     null: Deviations | None = None
     reference: tuple[str, ...] = ()
+    elements: tuple[int, ...] | None = None
 
     @property
     def m(self) -> float:
@@ -52,6 +80,51 @@ class Tables:
     def normalised(self, mean: float) -> float:
         """Return the value that a mean deviation stands for."""
         return float(self.normaliser.apply(mean, self.m))
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """Each image left out in turn, from the sample, the spread, the floor and the null at once; made once."""
+        sample, m = self.sample, self.spread
+        ids = sorted({*sample.ids, *(m.ids if m else ())})
+        place = {name: i for i, name in enumerate(ids)}
+        inside = np.array([place[i] for i in sample.ids], dtype=np.intp)
+        n = len(sample)
+        per_image = sample.per_image
+        mean = float(per_image.mean())
+        e = np.full(len(ids), mean)
+        e[inside] = (n * mean - per_image) / max(n - 1, 1)
+        spreads = np.full(len(ids), self.m)
+        if m is not None and len(m.ids) > 2:
+            spreads[[place[i] for i in m.ids]] = m.without_each()
+        floor, floors = _reference_means(self.floor, self, place, own_row=True)
+        null, nulls = _reference_means(self.null, self, place, own_row=False)
+        block = np.full(len(ids), AROUND)
+        block[inside] = SAMPLE
+        reference = np.zeros(len(ids), dtype=np.bool_)
+        reference[[place[i] for i in self.reference]] = True
+        whole = np.array(mean), np.array(self.m), np.array(floor), np.array(null)
+        return LeftOut(whole, (e, spreads, floors, nulls), tuple(ids), block, reference)
+
+
+def restricted(tables: Tables, elements: Sequence[int]) -> Tables:
+    """Return what the same number over some elements of the group alone is made of; f̂, M and the images stay.
+
+    E of eq. (4) is a mean over the group and a value is affine in E, so over the parts of a partition the values'
+    mean, weighted by the numbers of elements, is the value over the whole.
+    """
+    columns = list(elements)
+
+    def of(table: Deviations | None) -> Deviations | None:
+        return None if table is None else Deviations(table.ids, table.values[:, columns])
+
+    known = range(tables.sample.values.shape[1]) if tables.elements is None else tables.elements
+    return replace(
+        tables,
+        sample=Deviations(tables.sample.ids, tables.sample.values[:, columns]),
+        floor=of(tables.floor),
+        null=of(tables.null),
+        elements=tuple(known[c] for c in columns),
+    )
 
 
 def value_change(tables: Tables) -> Change:
@@ -118,29 +191,13 @@ def leaving_out(
 
     `statistic` maps the four means (E, M, floor, null), each (images,), to values.
     """
-    sample, m = tables.sample, tables.spread
-    ids = sorted({*sample.ids, *(m.ids if m else ())})
-    place = {name: i for i, name in enumerate(ids)}
-    inside = np.array([place[i] for i in sample.ids], dtype=np.intp)
-    n = len(sample)
-    per_image = sample.per_image
-    mean = float(per_image.mean())
-    e = np.full(len(ids), mean)
-    e[inside] = (n * mean - per_image) / max(n - 1, 1)
-    spreads = np.full(len(ids), tables.m)
-    if m is not None and len(m.ids) > 2:
-        spreads[[place[i] for i in m.ids]] = m.without_each()
-    floor, floors = _reference_means(tables.floor, tables, place, own_row=True)
-    null, nulls = _reference_means(tables.null, tables, place, own_row=False)
-    value = float(statistic(np.array(mean), np.array(tables.m), np.array(floor), np.array(null)))
+    left = tables.left_out
+    value = float(statistic(*left.whole))
     with np.errstate(divide="ignore", invalid="ignore"):
-        without = np.asarray(statistic(e, spreads, floors, nulls), dtype=np.float64)
+        without = np.asarray(statistic(*left.without), dtype=np.float64)
     change = np.where(np.isfinite(without), value - without, 0.0)
-    block = np.full(len(ids), AROUND)
-    block[inside] = SAMPLE
-    if with_reference:
-        block[[place[i] for i in tables.reference]] = REFERENCE
-    return Change.of(value, tuple(ids), change, block)
+    block = np.where(left.reference, REFERENCE, left.block) if with_reference else left.block
+    return Change.of(value, left.ids, change, block)
 
 
 def _reference_means(
@@ -156,6 +213,8 @@ def _reference_means(
     n, order = values.shape
     if n > 1:
         rows, elements = np.indices((n, order))
+        if tables.elements is not None:
+            elements = np.broadcast_to(np.array(tables.elements, dtype=np.intp), (n, order))
         source = rows if own_row else (rows + elements) % n
         for i, name in enumerate(tables.reference):
             kept = (rows != i) & (source != i)

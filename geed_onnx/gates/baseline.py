@@ -108,8 +108,12 @@ def _one_of(result: Result, taps: Sequence[Result]) -> Found:
         return Found(
             None, f"measured with mask {result.data.get('mask')} here and {images[0].data.get('mask')} in the baseline"
         )
+    found = [r for r in alike if r.interpolation == result.interpolation]
+    if not found:
+        said = f"{result.interpolation} interpolation here and {alike[0].interpolation} in the baseline"
+        return Found(None, f"measured with {said}")
     # the same seed and reference images tell repeated measurements apart
-    same = [r for r in alike if (r.seed, r.reference_samples) == (result.seed, result.reference_samples)] or alike
+    same = [r for r in found if (r.seed, r.reference_samples) == (result.seed, result.reference_samples)] or found
     if len({(r.value, r.calibrated) for r in same}) > 1:
         return Found(None, f"the baseline holds {len(same)} results for it, with different values; keep one")
     return Found(same[-1], None)

@@ -132,7 +132,8 @@ def print_results(results: Sequence[Result], file: IO[str] | None = None, width:
     console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
 
     def key(r: Result) -> tuple[str, str, str]:
-        return str(r.model["path"]), str(r.data["uri"]), str(r.group["name"])
+        how = "" if r.interpolation == "bilinear" else f" ({r.interpolation})"
+        return str(r.model["path"]), str(r.data["uri"]), f"{r.group['name']}{how}"
 
     def line(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)

@@ -23,9 +23,9 @@ class Result:
     model: Mapping[str, Any]
     """path, sha256, producer; from a suite also name, and where they are given family, seed, step"""
     data: Mapping[str, Any]
-    """uri, fingerprint (of the images used), samples, preprocessing"""
+    """uri, fingerprint (of the images used), samples, preprocessing; from a suite also name"""
     group: Mapping[str, Any]
-    """name, order"""
+    """name, order; interpolation, where pixels were resampled otherwise than bilinearly"""
     tap: Mapping[str, Any]
     """name, kind, shape (without the batch, maps as C, H, W), layout in the file, module path, action, kernel"""
     variant: str
@@ -79,12 +79,22 @@ class Result:
     """hash of everything the number depends on; equal keys, equal numbers (None for a model that is no file)"""
     failed: bool = False
     """whether the cell could not be measured at all: `reason` is then the error"""
+    parts: Mapping[str, Mapping[str, Any]] | None = None
+    """`exact` and `resampled`: the same number over the elements that only permute the input's pixels (the identity
+    among them: C4 within C8), and over those that resample it; each with elements, value, low, high, floor, null,
+    calibrated, calibrated_low, calibrated_high, reason.  Their values' mean, weighted by the numbers of elements, is
+    `value`; f̂, M and the images are the same.  None where the input's elements are all of one sort"""
     schema: str = field(default=SCHEMA)
 
     @property
     def label(self) -> str:
         """What the model is called: its name in the suite, else its path."""
         return str(self.model.get("name") or self.model.get("path"))
+
+    @property
+    def interpolation(self) -> str:
+        """How pixels were resampled: `nearest`, `bilinear` (what a line says nothing of) or `bicubic`."""
+        return str(self.group.get("interpolation") or "bilinear")
 
     def to_json(self) -> str:
         """Return the line (without its end), strict JSON; floats are written so that they read back exactly."""

@@ -50,12 +50,12 @@ def load_suite(
     from geed_onnx.suites.schema import DataTable, MeasureTable, ModelTable, SuiteTable, ThresholdTable, checked
 
     uri = os.fspath(path)
-    given = None if root is None else _root(os.fspath(root), files=files)
+    given_root = None if root is None else _root(os.fspath(root), files=files)
     document = read_document(uri)
     faults: list[Fault] = []
     head, wrong = checked(SuiteTable, document, "", faults)
     assert head is not None, "every key before the tables may be left out"
-    at = Place(_folder(uri, head) if given is None else given, files)
+    at = Place(_folder(uri, head) if given_root is None else given_root, files)
     groups = _given(head, document, wrong, ("group", "groups"), faults)
     if groups is None and not wrong & {"group", "groups"}:
         faults.append(unexpected("groups", MISSING, 'a list of groups, as in groups = ["C8"]'))
@@ -128,17 +128,15 @@ def _folder(uri: str, head: SuiteTable) -> str:
 
 
 def _root(folder: str, *, files: bool) -> str:
-    """Return the folder that a caller has paths be relative to, checked where the file system is looked at."""
+    """Return the folder that paths are to be relative to, checked where the file system is looked at."""
     if is_remote(folder):
         return folder
-    if files:
-        if not folder:
-            raise UsageError("root: expected a folder, got an empty text; '.' is the working directory")
+    if files and not os.path.isdir(folder):
+        if not folder or os.path.exists(folder):
+            raise UsageError(f"root: expected a folder, {folder!r} is none")
         try:
-            if os.path.isfile(folder):
-                raise UsageError(f"expected a folder, {folder!r} is a file")
             existing("", folder, folders=True)
-        except UsageError as error:
+        except UsageError as error:  # which says what is near it
             raise UsageError(f"root: {error}") from None
     return os.path.normpath(folder)
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from geed_onnx.actions import INTERPOLATIONS
 from geed_onnx.errors import GeedError, ProviderError, suggestion
 from geed_onnx.groups import parse_group
 from geed_onnx.sources.preprocessing import COLOURS, FITS, LAYOUTS, RESAMPLES
@@ -204,6 +205,9 @@ class MeasureTable(Table):
     )
     floor: bool = Field(False, description="true or false")
     mask: Annotated[str, AfterValidator(_one_of("mask", ("disc",)))] | None = Field(None, description='"disc"')
+    interpolation: Annotated[str, AfterValidator(_one_of("interpolation", INTERPOLATIONS))] = Field(
+        "bilinear", description="one of " + ", ".join(INTERPOLATIONS)
+    )
     batch_size: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number from 1")
     provider: Annotated[Text, AfterValidator(_provider)] = Field("auto", description="auto, cpu, cuda, …")
     threads: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number from 1")

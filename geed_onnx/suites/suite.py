@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from geed_onnx.gates import Threshold
+
+if TYPE_CHECKING:
+    from geed_onnx.actions import Interpolation
 
 SUITE_SCHEMA = "geed-suite/1"
 
@@ -64,6 +67,7 @@ class MeasureEntry:
     provider: str = "auto"
     threads: int | None = None
     tf32: bool = False
+    interpolation: Interpolation = "bilinear"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,12 @@ from geed_exporters.writing import write
 )
 @click.option("--pretrained", is_flag=True, help="Fetch weights from the model's usual place; random ones otherwise.")
 @click.option(
+    "--classes",
+    type=click.IntRange(2),
+    metavar="N",
+    help="Classes of the weights in --checkpoint, where they are not the model's usual ones (timm:, paper:).",
+)
+@click.option(
     "--opset", type=click.IntRange(18, 25), default=20, show_default=True, help="Version of ONNX's operators."
 )
 @image_options
@@ -34,6 +40,7 @@ def command(
     tolerance: float,
     checkpoint: Path | None,
     pretrained: bool,
+    classes: int | None,
     opset: int,
     image: Facts,
 ) -> None:
@@ -49,7 +56,7 @@ def command(
     from geed_exporters.pytorch import candidates, export_pytorch, load
 
     path = None if listing else output_wanted(output)
-    loaded = load(model, checkpoint=checkpoint, pretrained=pretrained, facts=image)
+    loaded = load(model, checkpoint=checkpoint, pretrained=pretrained, classes=classes, facts=image)
     if loaded.weights == "random":
         click.echo("weights: random; --pretrained fetches trained ones, --checkpoint FILE reads them", err=True)
     for note in loaded.notes:

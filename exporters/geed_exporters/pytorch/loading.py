@@ -43,7 +43,14 @@ class Loaded:
     """How channels move under the group, by module path; see `geed_onnx.actions.fields`."""
 
 
-def load(name: str, *, checkpoint: Path | None = None, pretrained: bool = False, facts: Facts = NOTHING) -> Loaded:
+def load(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    pretrained: bool = False,
+    classes: int | None = None,
+    facts: Facts = NOTHING,
+) -> Loaded:
     """Return a model by its name: `timm:NAME`, `paper:NAME` or `FILE.py:FACTORY`.
 
     Parameters
@@ -52,6 +59,8 @@ def load(name: str, *, checkpoint: Path | None = None, pretrained: bool = False,
         A file of weights, over those that the model comes with.
     pretrained
         Whether to fetch the weights from the model's usual place; random ones otherwise (`timm:`, `paper:`).
+    classes
+        How many classes the network tells apart, where they are not those of its usual weights (`timm:`, `paper:`).
     facts
         What stands over what timm, the paper or the factory says of the model and its images.
 
@@ -60,26 +69,39 @@ def load(name: str, *, checkpoint: Path | None = None, pretrained: bool = False,
     MissingFramework
         If torch, or timm where it is asked for, is not installed.
     UsageError
-        If the name is none of these forms, unknown, the input's size is not known, or facts do not fit the model.
+        If the name is none of these forms, unknown, the input's size is not known, facts do not fit the model, or
+        classes are given to a model that has its own.
     ExportError
         If the factory or the checkpoint fails, or pretrained weights cannot be had.
     """
     named = parse_name(name, SCHEMES)
     if checkpoint is not None and pretrained:
         raise UsageError("--pretrained and --checkpoint both give weights; give one of them")
+    if pretrained and classes is not None:
+        raise UsageError(
+            "--classes: the pretrained classifier has classes of its own, and another would be random; give the"
+            " weights of the network that was trained on yours: --checkpoint FILE"
+        )
     framework("torch", INSTALL)
     if named.scheme == "timm":
         from geed_exporters.pytorch.timm_models import load_timm
 
         loaded = load_timm(
-            named.name, checkpoint=checkpoint, pretrained=pretrained, size=facts.size, channels=facts.channels
+            named.name,
+            checkpoint=checkpoint,
+            pretrained=pretrained,
+            size=facts.size,
+            channels=facts.channels,
+            **({} if classes is None else {"num_classes": classes}),
         )
         return with_facts(loaded, facts)
     if named.scheme == "paper":
         from geed_exporters.pytorch.paper import load_paper
 
         refuse_other_inputs(facts, "the models of paper: have the input of the paper")
-        return with_facts(load_paper(named.name, checkpoint=checkpoint, pretrained=pretrained), facts)
+        return with_facts(load_paper(named.name, checkpoint=checkpoint, pretrained=pretrained, classes=classes), facts)
+    if classes is not None:
+        raise UsageError("--classes: a factory makes its own classifier; leave it out")
     if pretrained:
         raise UsageError("--pretrained: a factory gives its own weights; --checkpoint FILE puts others in their place")
     return _from_file(named, checkpoint, facts)

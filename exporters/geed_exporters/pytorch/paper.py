@@ -17,7 +17,7 @@ from geed_exporters.pytorch import alexnet, published_weights
 from geed_exporters.pytorch.checkpoints import Adapt, load_state, weights_of
 from geed_exporters.pytorch.loading import SEED, Loaded
 from geed_exporters.pytorch.timm_models import load_timm
-from geed_onnx.errors import UnknownName
+from geed_onnx.errors import UnknownName, UsageError
 
 IMAGENET = InputSpec(
     name="image",
@@ -55,6 +55,8 @@ class Architecture:
     ----------
     timm : str or None
         Its name in timm, with the tag of its pretrained weights; None: it is built here.
+    build : function of the number of classes or None
+        What builds it.
     weights : Download or None
         The authors' own file; None: timm's.
     input : InputSpec or None
@@ -70,7 +72,7 @@ class Architecture:
     """
 
     timm: str | None = None
-    build: Callable[[], Any] | None = None
+    build: Callable[[int], Any] | None = None
     weights: Download | None = None
     input: InputSpec | None = None
     containers: tuple[str, ...] = ()
@@ -155,6 +157,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     ),
     "dino-vits16": Architecture(
         timm="vit_small_patch16_224.dino",
+        options={"num_classes": 0},
         input=replace(IMAGENET, resample="bicubic"),
         containers=("blocks",),
         latent="fc_norm",  # the class token, after the last norm
@@ -163,7 +166,9 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 
 
-def load_paper(name: str, *, checkpoint: Path | None = None, pretrained: bool = False) -> Loaded:
+def load_paper(
+    name: str, *, checkpoint: Path | None = None, pretrained: bool = False, classes: int | None = None
+) -> Loaded:
     """Return one of the paper's networks in eval mode, with random weights unless others are asked for.
 
     Parameters
@@ -173,11 +178,15 @@ def load_paper(name: str, *, checkpoint: Path | None = None, pretrained: bool = 
         or without a prefix; the teacher of a DINO checkpoint; `.npz` for BiT. Projection heads are left out.
     pretrained
         Whether to fetch the weights from where their authors publish them.
+    classes
+        How many classes the network tells apart, for weights that were trained on others than ImageNet's.
 
     Raises
     ------
     UnknownName
         If there is no such network.
+    UsageError
+        If classes are given to a network without classifier.
     ExportError
         If the checkpoint does not fit, or pretrained weights cannot be fetched.
     MissingFramework
@@ -186,7 +195,9 @@ def load_paper(name: str, *, checkpoint: Path | None = None, pretrained: bool = 
     if name not in ARCHITECTURES:
         raise UnknownName("architecture of the paper", name, ARCHITECTURES)
     architecture = ARCHITECTURES[name]
-    model, spec, notes = _made(architecture, pretrained)
+    if classes is not None and architecture.options.get("num_classes") == 0:
+        raise UsageError(f"--classes: paper:{name} has no classifier; leave it out")
+    model, spec, notes = _made(architecture, pretrained, classes)
     weights: Any = "random"
     if checkpoint is not None:
         notes += _filled(model, architecture, checkpoint)
@@ -213,16 +224,17 @@ def load_paper(name: str, *, checkpoint: Path | None = None, pretrained: bool = 
     )
 
 
-def _made(architecture: Architecture, pretrained: bool) -> tuple[Any, InputSpec, list[str]]:
+def _made(architecture: Architecture, pretrained: bool, classes: int | None) -> tuple[Any, InputSpec, list[str]]:
     if architecture.build is not None:
         import torch
 
         with torch.random.fork_rng():
             torch.manual_seed(SEED)
-            return architecture.build(), IMAGENET, []
+            return architecture.build(classes or 1000), IMAGENET, []
     assert architecture.timm is not None
     from_timm = pretrained and architecture.weights is None
-    loaded = load_timm(architecture.timm, pretrained=from_timm, **architecture.options)
+    options = architecture.options if classes is None else {**architecture.options, "num_classes": classes}
+    loaded = load_timm(architecture.timm, pretrained=from_timm, **options)
     return loaded.model, loaded.input, []
 
 

@@ -176,6 +176,59 @@ def test_arrays_that_are_no_bit_are_refused(tmp_path: Path) -> None:
         load_paper("bit-resnetv2-101", checkpoint=tmp_path / "y.npz")
 
 
+# ------------------------------------------------------------------------------------------------------- other classes
+
+#: the weights of the last layers, by network
+CLASSIFIERS = {
+    "resnet50": {"fc.weight", "fc.bias"},
+    "alexnet": {"classifier.6.weight", "classifier.6.bias"},
+    "densenet121": {"classifier.weight", "classifier.bias"},
+    "levit192": {f"head{h}.linear.{w}" for h in ("", "_dist") for w in ("weight", "bias")},
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_checkpoint_of_nine_classes(name: str, tmp_path: Path) -> None:
+    """The form in which the architecture is usually trained, its classifier replaced."""
+    usual, source = load_paper(name).model.state_dict(), load_paper(name, classes=9).model
+    changed = {k for k, v in source.state_dict().items() if v.shape != usual[k].shape}
+    assert changed == CLASSIFIERS[name]
+    assert all(len(source.state_dict()[k]) == 9 for k in changed)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter.add_(0.01)  # other than the random weights that it would have without the file
+    save, ending = WRITTEN_AS[name]
+    save(source, tmp_path / f"step200.{ending}")
+    loaded = load(f"paper:{name}", checkpoint=tmp_path / f"step200.{ending}", classes=9)
+    assert equal(loaded.model, source)
+    with pytest.raises(ExportError, match=r"weights have another shape: .*expected \(1000,.*got \(9,"):
+        load(f"paper:{name}", checkpoint=tmp_path / f"step200.{ending}")
+
+
+def test_other_classes_of_a_model_of_timm() -> None:
+    loaded = load("timm:resnet18", classes=9)
+    assert tuple(loaded.model.fc.weight.shape) == (9, 512)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["paper:resnet50", "--pretrained"], "the pretrained classifier has classes of its own"),
+        (["paper:dino-resnet50"], "paper:dino-resnet50 has no classifier"),
+        (["paper:dino-vits16"], "paper:dino-vits16 has no classifier"),
+        (["net.py:build"], "a factory makes its own classifier"),
+    ],
+)
+def test_classes_where_they_cannot_be_meant(words: list[str], said: str) -> None:
+    from click.testing import CliRunner
+
+    from geed_exporters.cli import main as door
+
+    result = CliRunner().invoke(door, ["pytorch", *words, "--classes", "9", "-o", "x.onnx"])
+    assert result.exit_code == 2
+    assert f"--classes: {said}" in result.output
+
+
 # ----------------------------------------------------------------------------------------------------- usual sources
 
 

@@ -199,4 +199,4 @@ def _model(result: Result) -> str:
 
 def _place(result: Result) -> str:
     data = {k: result.data.get(k) for k in ("uri", "fingerprint", "samples", "preprocessing", "mask")}
-    return json.dumps([data, result.group["name"], result.seed], sort_keys=True)
+    return json.dumps([data, result.group["name"], result.interpolation, result.seed], sort_keys=True)

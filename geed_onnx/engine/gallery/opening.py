@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geed_onnx.actions import Action, Declared, output_action, within_disc
+from geed_onnx.actions import Action, Declared, interpolation_of, output_action, within_disc
 from geed_onnx.engine.feeding import open_data
 from geed_onnx.engine.gallery.exhibits import Array
 from geed_onnx.engine.gallery.jobs import Cell, Job
@@ -154,7 +154,12 @@ def open_job(job: Job, reopen: Reopen, shelf: Shelf) -> Reopened:
         acts=_acts(reopen, cells),
         declared=reopen.declared_action,
         settings=Settings(
-            samples=1, reference_samples=0, seed=result.seed, mask=bool(result.data.get("mask")), batch_size=ROWS
+            samples=1,
+            reference_samples=0,
+            seed=result.seed,
+            mask=bool(result.data.get("mask")),
+            batch_size=ROWS,
+            interpolation=interpolation_of(result.interpolation),
         ),
         input=reopen.input,
         layout=reopen.layout or _said(result).get("layout"),
@@ -274,7 +279,7 @@ def _bound(plan: Plan, cell: Cell) -> Bound:
         tried.insert(0, plan.acts[cell.tap])
     for spec in tried:
         try:
-            action = within_disc(output_action(spec, plan.group, shape), mask)
+            action = within_disc(output_action(spec, plan.group, shape, plan.settings.interpolation), mask)
         except GeedError:
             continue
         if action.name == said and list(action.kernel) == list(result.tap["kernel"] or action.kernel):

@@ -33,6 +33,17 @@ class Context:
     seed: int
     fingerprints: int
     """how many different sets of images the models saw under these words; more than 1 is not paired"""
+    name: str = ""
+    """of the images in the suite, else the last part of `data`"""
+    spread: int | None = None
+    """over how many points M was taken, where the same images were measured with several numbers of them"""
+    others: tuple[Any, ...] = ()
+    """what else the numbers have in common: seed, level, mask, interpolation"""
+
+    @property
+    def settings(self) -> tuple[Any, ...]:
+        """Everything that the numbers have in common but the images and how many they are."""
+        return self.group, *self.others, self.spread
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,8 @@ def _check(r: Result) -> None:
     for name in ("samples", "seed"):
         if not isinstance(getattr(r, name), int):
             raise wrong(name, getattr(r, name), "a whole number")
+    if not isinstance(r.spread_samples, int | None):
+        raise wrong("spread_samples", r.spread_samples, "a whole number or null")
 
 
 def _number(value: object, *, nothing: bool = True) -> bool:
@@ -208,7 +221,17 @@ def _who(r: Result) -> Identity:
 def _context_keys(results: Sequence[Result]) -> list[Identity]:
     """Return what each result has in common with those beside it; a failed cell is counted to where it was meant."""
     keys: list[Identity] = [
-        (r.data["uri"], r.group["name"], r.seed, r.samples, r.level, str(r.data.get("mask"))) for r in results
+        (r.data["uri"], r.group["name"], r.seed, r.samples, r.level, str(r.data.get("mask")), r.interpolation)
+        for r in results
+    ]
+    # relative to M over 10 points and over 200 are two things; where all have the same, it goes without saying
+    spreads: dict[Identity, set[int]] = {}
+    for r, key in zip(results, keys, strict=True):
+        if r.spread_samples is not None:
+            spreads.setdefault(key, set()).add(r.spread_samples)
+    keys = [
+        (*key, r.spread_samples if len(spreads.get(key, ())) > 1 else None)
+        for r, key in zip(results, keys, strict=True)
     ]
     meant: dict[Identity, Identity] = {}
     for r, key in zip(results, keys, strict=True):
@@ -233,11 +256,25 @@ def _contexts(results: Sequence[Result], keys: Sequence[Identity]) -> dict[Ident
             continue
         data, group = clean(r.data["uri"]), clean(r.group["name"])
         mask = ", masked" if r.data.get("mask") else ""
+        resampled = f", {clean(r.interpolation)}" if r.interpolation != "bilinear" else ""
         at = "" if r.level == 0.95 else f", intervals at {r.level:g}"
         count = f"{r.samples} images" if r.samples else "images"
-        label = f"{group} on {count} of {data}{mask}, seed {r.seed}{at}"
+        spread = "" if key[-1] is None else f", M over {key[-1]} points"
+        label = f"{group} on {count} of {data}{mask}{resampled}{spread}, seed {r.seed}{at}"
         elements = elements_of(r.group["name"], orders.get(key, 0))
-        found[key] = (len(found), Context(label, data, group, elements, str(r.samples), r.seed, len(prints[key])))
+        context = Context(
+            label,
+            data,
+            group,
+            elements,
+            str(r.samples),
+            r.seed,
+            len(prints[key]),
+            clean(r.data.get("name") or data.rstrip("/").rpartition("/")[2] or data),
+            key[-1],
+            (r.seed, r.level, bool(r.data.get("mask")), clean(r.interpolation)),
+        )
+        found[key] = (len(found), context)
     return found
 
 

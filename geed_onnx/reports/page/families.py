@@ -48,7 +48,7 @@ def mean_of(results: Sequence[Result]) -> Mean:
         reason = f"no model of the family has it; the first says: {missing}"
     return Mean(
         len(have), len(results), level, value, low, high,
-        _mean([r.optimum for r in have]), _mean([r.floor for r in have]), _mean([r.null for r in have]),
+        mean_over([r.optimum for r in have]), mean_over([r.floor for r in have]), mean_over([r.null for r in have]),
         calibrated, calibrated_low, calibrated_high,
         tuple(float(v) for v in np.mean(rows, axis=0)) if alike else None, reason,
     )  # fmt: skip
@@ -63,6 +63,7 @@ def mean_interval(values: Sequence[float | None], level: float) -> tuple[float |
     return found.value, found.low, found.high
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
+def mean_over(values: Sequence[float | None]) -> float | None:
+    """Return the mean of the values that are there, None where none is."""
     some = [v for v in values if v is not None]
     return finite(float(np.mean(some))) if some else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,14 @@ def _context(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
     return lambda c, e, r, all: str(getattr(all.contexts[c.context], name))
 
 
+def _part(sort: str, name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
+    def of(c: Cell, e: Entity, r: Result, all: Contents) -> Value:
+        part = r.parts.get(sort) if isinstance(r.parts, Mapping) else None
+        return _plain(part.get(name)) if isinstance(part, Mapping) else None
+
+    return of
+
+
 COLUMNS = (
     Column("model", "Model", "its name in the suite, else its file", lambda c, e, r, all: e.label, True),
     Column("family", "Family", "copies of one network but for chance", lambda c, e, r, all: e.family, True),
@@ -92,6 +100,10 @@ COLUMNS = (
     Column("method", "Method", "how the interval was made", _number("method"), True, shown=False),
     Column("spread", "Spread M", "mean distance of two images' features", _number("spread"), shown=False),
     Column("floor_method", "Floor from", "how the floor was found", _number("floor_method"), True, shown=False),
+    Column("exact", "Exact part", "the value over elements that only permute pixels", _part("exact", "value"),
+           shown=False),
+    Column("resampled", "Resampled part", "the value over the other elements", _part("resampled", "value"),
+           shown=False),
     Column("zero_channels", "Zero channels", "share of channels that are zero", _number("zero_channels"), shown=False),
     Column("law_defect", "Law defect", "how far the output action is from an action", _number("law_defect"),
            shown=False),

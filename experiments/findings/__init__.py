@@ -1,0 +1,1 @@
+"""The page of findings: what the results say of each claim of the paper, and of the method itself."""

@@ -1,0 +1,1 @@
+"""Section 4.3: pretrained weights against random ones."""

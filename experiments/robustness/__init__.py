@@ -1,0 +1,1 @@
+"""Robustness of the method: how values move with the number of images, the interpolation, the mask and the size."""

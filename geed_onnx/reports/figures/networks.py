@@ -1,0 +1,230 @@
+"""Figures of networks under one setting: depth, profile, side by side, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geed_onnx.reports.figures.drawing import (
+    CALIBRATED,
+    COLOURS,
+    curve,
+    legend,
+    levels,
+    or_nan,
+    panel,
+    panels,
+    short,
+)
+from geed_onnx.reports.page.contents import MOST_LINES, Cell, Contents
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: One variant for each kind of tap, where there are several.
+PREFERRED = ("channelwise", "latent-l2", "softmax")
+#: Rows and columns of the table of models that a page of paper has room for.
+MOST_ROWS, MOST_COLUMNS = 40, 24
+
+
+class View:
+    """The cells of one context, found by entity, slot and variant."""
+
+    def __init__(self, contents: Contents, context: int) -> None:
+        self.contents = contents
+        self.context = contents.contexts[context]
+        cells = [c for c in (*contents.cells, *contents.means) if c.context == context and c.slot is not None]
+        self.cells = {(c.entity, c.slot, c.variant): c for c in cells}
+        self.slots = sorted({c.slot for c in cells if c.slot is not None})
+        self.variants: dict[str, list[str]] = {}
+        for c in cells:
+            some = self.variants.setdefault(self.kind(c.slot or 0), [])
+            if c.variant not in some:
+                some.append(c.variant)
+        lines = contents.chosen
+        singles = [i for i, e in enumerate(contents.entities) if not e.members]
+        if not contents.means and not contents.runs and len(singles) <= MOST_LINES:
+            lines = tuple(singles)
+        self.lines = [i for i in lines if any(c.entity == i for c in cells)]
+
+    def kind(self, slot: int) -> str:
+        """Return the kind of the taps in a column."""
+        return self.contents.slots[slot].kind
+
+    def variant(self, slot: int) -> str:
+        """Return the variant that is drawn for a column."""
+        some = self.variants[self.kind(slot)]
+        return next((v for v in some if v in PREFERRED), some[0])
+
+    def cell(self, entity: int, slot: int) -> Cell | None:
+        """Return what is drawn for a model in a column."""
+        return self.cells.get((entity, slot, self.variant(slot)))
+
+    def label(self, entity: int) -> str:
+        """Return what a model is called, shortened in the middle."""
+        return short(self.contents.entities[entity].label, 44)
+
+
+def _depth(view: View) -> Figure | None:
+    slots = [s for s in view.slots if any(_has(view.cell(e, s), "calibrated") for e in view.lines)]
+    if not slots:
+        return None
+    sheet, axes = panel(max(4.6, 0.62 * len(slots) + 2.2), 2.9)
+    _curves(axes, view, slots, "calibrated")
+    levels(axes)
+    axes.set_ylabel(CALIBRATED)
+    legend(axes)
+    _title(axes, view)
+    return sheet
+
+
+def _raw_depth(view: View) -> Figure | None:
+    parts = [[s for s in view.slots if view.kind(s) == k] for k in dict.fromkeys(map(view.kind, view.slots))]
+    parts = [p for p in parts if any(_has(view.cell(e, s), "value") for e in view.lines for s in p)]
+    if not parts:
+        return None
+    widths = [max(2, len(p)) for p in parts]
+    sheet, grid = panels(len(parts), max(5.5, 0.5 * sum(widths) + 1.2 * len(parts) + 1), 2.9, widths)
+    for axes, slots in zip(grid, parts, strict=True):
+        _curves(axes, view, slots, "value")
+        axes.set_ylabel(f"{short(view.variant(slots[0]), 28)}, raw")
+    legend(grid[-1])
+    _title(grid[0], view, " (dotted: floor, dashed: null)")
+    return sheet
+
+
+def _curves(axes: Axes, view: View, slots: Sequence[int], on: str) -> None:
+    for i, entity in enumerate(view.lines):
+        rows = [(x, view.cell(entity, s)) for x, s in enumerate(slots)]
+        some = [(x, c) for x, c in rows if c is not None]
+        if any(_has(c, on) for _, c in some):
+            _line(axes, some, on, i, view.label(entity))
+    axes.set_xticks(range(len(slots)), [short(view.contents.slots[s].label, 22) for s in slots])
+    longest = max(len(view.contents.slots[s].label) for s in slots)
+    if longest * len(slots) > 50:
+        axes.tick_params(axis="x", rotation=35)
+        for tick in axes.get_xticklabels():
+            tick.set_horizontalalignment("right")
+    axes.set_xlim(-0.4, len(slots) - 0.6)
+
+
+def _line(axes: Axes, rows: Sequence[tuple[float, Cell]], on: str, i: int, label: str) -> None:
+    """Draw one line with its band, broken where there is no value, and for raw values its floor and null."""
+    x = [at for at, _ in rows]
+    low, high = ("calibrated_low", "calibrated_high") if on == "calibrated" else ("low", "high")
+    curve(axes, x, [tuple(getattr(c.reading, name) for name in (on, low, high)) for _, c in rows], i, label)
+    if on == "value":
+        mark: dict[str, Any] = {"marker": "_", "ms": 8} if len(rows) == 1 else {}
+        for level, dashes in (("floor", (0, (1, 2))), ("null", (0, (5, 3)))):
+            some = [or_nan(getattr(c.reading, level)) for _, c in rows]
+            axes.plot(x, some, color=COLOURS[i % len(COLOURS)], ls=dashes, lw=0.8, **mark)
+
+
+def _profile(view: View) -> Figure | None:
+    if not view.slots:
+        return None
+    slot = ([s for s in view.slots if view.kind(s) == "map"] or view.slots)[-1]
+    cells = [(i, e, c) for i, e in enumerate(view.lines) if (c := view.cell(e, slot)) and c.reading.per_element]
+    if not cells:
+        return None
+    elements = view.context.elements
+    order = {len(c.reading.per_element or ()) for _, _, c in cells}
+    polar = elements.angles is not None and order == {len(elements.angles)}
+    sheet, grid = panels(len(cells), 2.3 * len(cells) if polar else 3 * len(cells), 2.7, polar=polar)
+    top = 0.0
+    for axes, (i, entity, c) in zip(grid, cells, strict=True):
+        r = c.reading
+        base = r.optimum or 0.0
+        values = [v - base for v in r.per_element or ()]
+        reached = [(v - base, ls) for v, ls in ((r.floor, (0, (1, 2))), (r.null, (0, (5, 3)))) if v is not None]
+        top = max([top, *values, *(v for v, _ in reached)])
+        if polar and elements.angles is not None:
+            t = np.deg2rad([*elements.angles, elements.angles[0]])
+            axes.plot(t, np.maximum([*values, values[0]], 0), color=COLOURS[i % len(COLOURS)], marker="o", ms=3, lw=1.3)
+            for level, ls in reached:
+                axes.plot(np.linspace(0, 2 * np.pi, 120), np.full(120, max(level, 0)), color="0.35", lw=0.8, ls=ls)
+            axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
+            axes.set_xticks(np.deg2rad(elements.angles[:: max(1, len(elements.angles) // 8)]))
+            axes.tick_params(labelsize=6)
+            axes.grid(lw=0.4, color="0.85")
+        else:
+            axes.bar(range(len(values)), values, color=COLOURS[i % len(COLOURS)], width=0.7)
+            for level, ls in reached:
+                axes.axhline(level, color="0.35", lw=0.8, ls=ls)
+            if len(values) <= 32:
+                names = elements.names if len(elements.names) == len(values) else [str(g) for g in range(len(values))]
+                axes.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
+        axes.set_title(view.label(entity), fontsize=7)
+    for axes in grid:
+        axes.set_ylim(0 if polar else None, 1.05 * top if top > 0 else None)
+    what = f"{short(view.contents.slots[slot].label, 30)}, {short(view.variant(slot), 30)} above its optimum"
+    sheet.suptitle(f"{what}; {short(view.context.label, 70)} (dotted: floor, dashed: null)", fontsize=7.5)
+    return sheet
+
+
+def _side_by_side(view: View) -> Figure | None:
+    columns = [(s, v) for s in view.slots for v in view.variants[view.kind(s)]]
+    entities = [e for e in range(len(view.contents.entities)) if any((e, *c) in view.cells for c in columns)]
+    columns = [c for c in columns if any((e, *c) in view.cells for e in entities)]
+    if not entities or not columns:
+        return None
+    cut = len(columns) > MOST_COLUMNS or len(entities) > MOST_ROWS
+    said = f"; the first {MOST_ROWS} of {len(entities)} models, {MOST_COLUMNS} of {len(columns)} columns" if cut else ""
+    entities, columns = entities[:MOST_ROWS], columns[:MOST_COLUMNS]
+    found = [[view.cells.get((e, *c)) for c in columns] for e in entities]
+    values = np.array([[or_nan(c.reading.calibrated if c else None) for c in row] for row in found])
+    sheet, axes = panel(0.52 * len(columns) + 2.6, 0.24 * len(entities) + 1.6)
+    axes.imshow(np.clip(values, 0, 1), cmap="Greys", vmin=0, vmax=1.6, aspect="auto")
+    for y, x in np.ndindex(values.shape):
+        if found[y][x] is not None:
+            text = "–" if np.isnan(values[y, x]) else f"{values[y, x]:.2f}".replace("-0.00", "0.00")
+            axes.text(x, y, text, ha="center", va="center", fontsize=6)
+    labels = [f"{short(view.contents.slots[s].label, 20)}\n{short(v, 24)}" for s, v in columns]
+    axes.set_xticks(range(len(columns)), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=6)
+    axes.set_yticks(range(len(entities)), [view.label(e) for e in entities])
+    axes.tick_params(length=0)
+    _title(axes, view, f": {CALIBRATED}{said}")
+    return sheet
+
+
+def _training(view: View) -> Figure | None:
+    runs = view.contents.runs[:MOST_LINES]
+    if not runs or not view.slots:
+        return None
+    slot = view.slots[-1]
+    sheet, axes = panel(4.8, 2.9)
+    drawn = False
+    for i, run in enumerate(runs):
+        rows = [(step, c) for step, entity in run.points if (c := view.cell(entity, slot)) is not None]
+        if any(_has(c, "calibrated") for _, c in rows):
+            _line(axes, rows, "calibrated", i, short(run.label, 44))
+            drawn = True
+    if not drawn:
+        return None
+    levels(axes)
+    axes.set_xlabel("training step")
+    axes.set_ylabel(CALIBRATED)
+    legend(axes)
+    _title(axes, view, f": {short(view.contents.slots[slot].label, 30)}, {short(view.variant(slot), 30)}")
+    return sheet
+
+
+def _title(axes: Axes, view: View, more: str = "") -> None:
+    axes.set_title(f"{short(view.context.label, 80)}{more}", fontsize=7.5, loc="left")
+
+
+def _has(cell: Cell | None, on: str) -> bool:
+    return cell is not None and getattr(cell.reading, on) is not None
+
+
+#: What is drawn for each context, by the name of its files.
+DRAWINGS: dict[str, Callable[[View], Figure | None]] = {
+    "depth": _depth,
+    "depth-raw": _raw_depth,
+    "profile": _profile,
+    "side-by-side": _side_by_side,
+    "training": _training,
+}
