@@ -9,7 +9,7 @@ FRAMEWORKS := pytorch keras jax sklearn escnn
 SHARED ?= ../shared
 RUNS ?= runs
 
-.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup exporters extras
+.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup exporters extras paper paper-fast findings
 
 demo: setup            ## run the shipped suite, write its page, and tell what the numbers say
 	$(BIN)/geed-onnx run models/demo.toml -o $(RUNS)/demo --page $(RUNS)/demo/report.html
@@ -65,6 +65,22 @@ models: $(FRAMEWORKS:%=$(VENVS)/%/.ready)   ## train the shipped models again, e
 	$(VENVS)/escnn/bin/python models/train_c8.py
 	$(VENVS)/sklearn/bin/python models/train_sklearn.py
 	$(VENVS)/sklearn/bin/python models/quantise.py
+
+# the paper's experiments: train, measure, draw, write the page of findings; SHARED holds data/
+ESCNN := $(VENVS)/escnn/bin/python -W ignore
+paper-fast: PAPER := --fast
+paper paper-fast: setup $(VENVS)/escnn/.ready   ## all of them (hours); paper-fast: their small form, into runs/paper-fast
+	$(ESCNN) -m experiments.augmentation.train $(PAPER) --shared $(SHARED)
+	$(ESCNN) -m experiments.pretraining.train $(PAPER) --shared $(SHARED)
+	$(ESCNN) -m experiments.self_supervision.train $(PAPER) --shared $(SHARED)
+	$(ESCNN) -m experiments.robustness.resize $(PAPER) --shared $(SHARED)
+	$(ESCNN) -m experiments.out_of_distribution.untrained $(PAPER) --shared $(SHARED)
+	$(BIN)/python -m experiments.out_of_distribution.prepare $(PAPER) --shared $(SHARED)
+	$(BIN)/python -m experiments.measure $(PAPER)
+	$(BIN)/python -m experiments.findings.page $(PAPER)
+
+findings: setup        ## the page of findings and its figures, from the results in the repository
+	$(BIN)/python -m experiments.findings.page
 
 wheel: setup           ## build the wheel and try it in an isolated environment
 	rm -rf dist && $(BIN)/python -m build --wheel -o dist .

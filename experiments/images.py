@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import re
 import zipfile
 from collections.abc import Sequence
@@ -17,9 +16,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
+
+from models.image_table import write_table
 
 Array = npt.NDArray[Any]
 Bytes = npt.NDArray[np.uint8]
@@ -161,22 +160,5 @@ def write_images(images: Images, path: Path, prefix: str) -> None:
 
     The id is the prefix and the image's row in its source, so it stays the same whatever else is in the file.
     """
-
-    def png(pixels: Bytes) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG")
-        return buffer.getvalue()
-
-    names = [f"{prefix}-{row:05d}" for row in images.rows]
-    cells = [{"bytes": png(p), "path": f"{name}.png"} for name, p in zip(names, images.pixels, strict=True)]
-    features = {
-        "id": {"dtype": "string", "_type": "Value"},
-        "image": {"_type": "Image"},
-        "label": {"dtype": "int64", "_type": "Value"},
-    }
-    schema = pa.schema(
-        {"id": pa.string(), "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"id": names, "image": cells, "label": images.labels}, schema=schema), path)
+    write_table(path, [f"{prefix}-{row:05d}" for row in images.rows], images.pixels, images.labels)

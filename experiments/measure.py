@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from experiments.places import FAST, parser, work_folder
+from experiments.training_facts import collect
 
 HERE = Path(__file__).parent
 #: Suites in the order in which they are measured; the folder, then the name.
@@ -27,6 +28,7 @@ SUITES = (
     "out_of_distribution/suite",
     "pretraining/suite",
     "self_supervision/suite",
+    "self_supervision/final",
 )
 
 
@@ -79,6 +81,8 @@ def main() -> None:
         if not asked.fast and work != FAST:
             kept(suite).parent.mkdir(exist_ok=True)
             shutil.copyfile(run_folder(work, suite) / "results.jsonl", kept(suite))
+    if not asked.fast and work != FAST:
+        collect(work)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ Everything here is NumPy, so that networks of different frameworks are trained a
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
+from image_table import write_table
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -92,24 +89,7 @@ def enlarged(image: Array) -> npt.NDArray[np.uint8]:
 
 def write_images(test: Digits, path: Path) -> None:
     """Write the test images as a Parquet file that `datasets` reads with an Image column."""
-
-    def png(pixels: Array) -> bytes:
-        buffer = io.BytesIO()
-        Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
-        return buffer.getvalue()
-
-    names = [f"digits-{row:04d}" for row in test.rows]
-    images = [{"bytes": png(pixels), "path": f"{name}.png"} for name, pixels in zip(names, test.images, strict=True)]
-    features = {
-        "id": {"dtype": "string", "_type": "Value"},
-        "image": {"_type": "Image"},
-        "label": {"dtype": "int64", "_type": "Value"},
-    }
-    schema = pa.schema(
-        {"id": pa.string(), "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
-    pq.write_table(pa.table({"id": names, "image": images, "label": test.labels}, schema=schema), path)
+    write_table(path, [f"digits-{row:04d}" for row in test.rows], test.images, test.labels)
 
 
 # --------------------------------------------------------------------------------------------------------- the turns
