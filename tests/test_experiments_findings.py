@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from experiments.findings import digits, transfer
-from experiments.findings.digits import BLOCKS, C8, CNN, NAIVE, UNTRAINED
+from experiments.findings.digits import BLOCKS, C8, CNN, NAIVE, SET, UNTRAINED
 from experiments.findings.evidence import Evidence, change, gap, mean, number, said
 from experiments.findings.finding import Finding
 from geed_onnx.errors import DataError
@@ -145,7 +145,7 @@ def elsewhere(levels: Mapping[str, float], *, mute: bool = True) -> Evidence:
                 calibrated=None if mute and f == UNTRAINED and tap == "scores" else 0.1,
             )
             for i, data in enumerate(("rotated MNIST", "letters", "clothes"))
-            for f, level in levels.items()
+            for f, level in {SET: 0.6, **levels}.items()
             for seed in SEEDS
             for tap, variant in (("latent", "latent-l2"), ("scores", "softmax"))
         ),

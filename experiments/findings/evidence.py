@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from experiments.measure import kept
 from geed_onnx.errors import DataError
@@ -56,12 +56,12 @@ class Evidence:
     name: str
     results: tuple[Result, ...]
 
-    def ask(self, **asked: object) -> tuple[Result, ...]:
+    def ask(self, **asked: Any) -> tuple[Result, ...]:
         """Return the results that a `Question` of these fields meets."""
-        question = Question(**asked)  # type: ignore[arg-type]
+        question = Question(**asked)
         return tuple(r for r in self.results if question.meets(r))
 
-    def values(self, on: On = "value", **asked: object) -> dict[int, float]:
+    def values(self, on: On = "value", **asked: Any) -> dict[int, float]:
         """Return the number of each model by the model's seed.
 
         Raises
@@ -85,10 +85,10 @@ class Evidence:
         """Return the training steps at which a family was measured."""
         return sorted({int(r.model["step"]) for r in self.ask(family=family) if r.model.get("step") is not None})
 
-    def order(self, what: str, **asked: object) -> list[str]:
+    def order(self, what: Literal["data", "family"], **asked: Any) -> list[str]:
         """Return the names of data sets (`data`) or families (`family`), in the order of the suite."""
-        source = {"data": lambda r: r.data.get("name"), "family": lambda r: r.model.get("family")}[what]
-        return list(dict.fromkeys(str(source(r)) for r in self.ask(**asked)))
+        some = self.ask(**asked)
+        return list(dict.fromkeys(str(r.data.get("name") if what == "data" else r.model.get("family")) for r in some))
 
 
 def mean(values: Values) -> Estimate:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.findings import figures_robustness as robustness
 from experiments.findings.digits import BLOCKS, C8, CNN, LATENT, NAIVE, SCORES, SET, UNTRAINED
@@ -150,7 +150,7 @@ def figure_3_sensitivity(ood: Evidence) -> Figure:
     return made
 
 
-def _by_data(ood: Evidence, read: Read, **asked: object) -> list[Row]:
+def _by_data(ood: Evidence, read: Read, **asked: Any) -> list[Row]:
     rows = []
     for f in (UNTRAINED, SET, CNN, C8):
         found = [some_mean(ood, read, family=f, data=d, **asked) for d in ood.order("data")]
@@ -182,7 +182,7 @@ def figure_16(pretraining: Evidence) -> Figure:
     return _pretraining(pretraining, "softmax C8-EED", group="C8", tap=SCORES, variant="softmax")
 
 
-def _pretraining(pretraining: Evidence, what: str, **asked: object) -> Figure:
+def _pretraining(pretraining: Evidence, what: str, **asked: Any) -> Figure:
     made, panels = sheet(1, 2, 2.9)
     for axes, architecture in zip(panels, ARCHITECTURES, strict=True):
         for start in STARTS:
@@ -255,12 +255,12 @@ def _floor(r: Result) -> float | None:
     return r.floor
 
 
-def _curve(axes: Axes, training: Evidence, family: str, name: str, **asked: object) -> None:
+def _curve(axes: Axes, training: Evidence, family: str, name: str, **asked: Any) -> None:
     steps = training.steps(family)
     line(axes, steps, Row(name, [mean(training.values("value", family=family, step=s, **asked)) for s in steps]))
 
 
-def _training(axes: Axes, training: Evidence, **asked: object) -> None:
+def _training(axes: Axes, training: Evidence, **asked: Any) -> None:
     for f in (CNN, C8):
         _curve(axes, training, f, f, **asked)
     axes.set(xlabel=ITERATION)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,7 +70,7 @@ class Row:
         return [nothing if e is None else (e.value, or_nan(e.low), or_nan(e.high)) for e in self.estimates]
 
 
-def numbers(evidence: Evidence, read: Read, **asked: object) -> tuple[dict[int, float], int]:
+def numbers(evidence: Evidence, read: Read, **asked: Any) -> tuple[dict[int, float], int]:
     """Return what `read` finds in each model's result, by seed, without the models that have none; and how many models.
 
     Raises
@@ -88,7 +88,7 @@ def numbers(evidence: Evidence, read: Read, **asked: object) -> tuple[dict[int, 
     return {s: v for s, v in sorted(found.items()) if v is not None}, len(seeds)
 
 
-def some_mean(evidence: Evidence, read: Read, **asked: object) -> tuple[Estimate | None, str]:
+def some_mean(evidence: Evidence, read: Read, **asked: Any) -> tuple[Estimate | None, str]:
     """Return the mean over the models that have the number, None if none has; and `k of n` if some have not, `–` if none."""
     found, count = numbers(evidence, read, **asked)
     if not found:
@@ -120,7 +120,7 @@ def style_of(family: str) -> int:
     return STYLES[family]
 
 
-def line(axes: Axes, x: Sequence[float], row: Row, *, errors: bool = False) -> None:
+def line(axes: Axes, x: Sequence[float] | np.ndarray, row: Row, *, errors: bool = False) -> None:
     """Draw a family's line with its band, or with bars where x is no scale (blocks, sizes)."""
     i = style_of(row.name)
     at = np.asarray(x, dtype=np.float64)

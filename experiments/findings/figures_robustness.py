@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -105,7 +105,7 @@ def sizes(found: Evidence) -> Figure:
     for axes, (tap, variant, says) in zip(panels, shown, strict=True):
         for f in FAMILIES:
             at = {n: f"{f} {n}" for n in _sizes(found, f)}
-            asked = {"group": "C4", "tap": tap, "variant": variant}
+            asked: dict[str, Any] = {"group": "C4", "tap": tap, "variant": variant}
             line(
                 axes, list(at), Row(f, [mean(found.values(family=name, **asked)) for name in at.values()]), errors=True
             )
