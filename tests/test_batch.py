@@ -240,6 +240,21 @@ def test_the_same_images_at_two_addresses_are_two_lines(folder: Path) -> None:
         assert [r["data"]["uri"] for r in lines(folder / "run")] == [r.data["uri"] for r in found.results]
 
 
+def test_results_hold_what_the_suite_calls_its_data_and_a_new_name_measures_nothing_again(folder: Path) -> None:
+    asked = suite(folder, models=("net0",), groups=("C4",))
+    ran(asked, folder / "run")
+    assert {r["data"]["name"] for r in lines(folder / "run")} == {"images"}
+    called = replace(asked, data=(replace(asked.data[0], name="belt, from above"),))
+    found, log = ran(called, folder / "run")
+    assert (found.measured, found.kept, log.counted) == (0, 6, 0)
+    assert {r["data"]["name"] for r in lines(folder / "run")} == {"belt, from above"}
+    ran(called, folder / "whole")
+    assert contents(folder / "run") == contents(folder / "whole")
+    missing = replace(called, models=(ModelEntry(str(folder / "nowhere.onnx"), "gone"),))
+    ran(missing, folder / "failed")
+    assert {(r["failed"], r["data"]["name"]) for r in lines(folder / "failed")} == {(True, "belt, from above")}
+
+
 # ---- keys ----------------------------------------------------------------------------------------------------------
 
 
