@@ -19,6 +19,7 @@ from pathlib import Path
 
 from experiments.places import FAST, parser, work_folder
 from experiments.training_facts import collect
+from geed_onnx.results import DEVIATIONS, JACKKNIFE, RESULTS
 
 HERE = Path(__file__).parent
 #: Suites in the order in which they are measured; the folder, then the name.
@@ -30,6 +31,10 @@ SUITES = (
     "self_supervision/suite",
     "self_supervision/final",
 )
+
+#: Suites whose tables (deviations of every image and element, and what leaving an image out changes) are kept as well:
+#: small ones, of networks at the end of training, which can then be compared image by image.
+TABLES = ("self_supervision/final",)
 
 
 def suites() -> tuple[str, ...]:
@@ -47,7 +52,7 @@ def run_folder(work: Path, suite: str) -> Path:
 def kept(suite: str, work: Path | None = None) -> Path:
     """Return the file of a suite's results: the one in the repository, or that of a work folder."""
     if work is not None:
-        return run_folder(work, suite) / "results.jsonl"
+        return run_folder(work, suite) / RESULTS
     folder, _, name = suite.partition("/")
     return HERE / folder / "results" / f"{name.replace('/', '-')}.jsonl"
 
@@ -67,6 +72,16 @@ def measure(suite: str, work: Path) -> None:
     print(f"{suite}: {time.perf_counter() - began:.0f} s", flush=True)
 
 
+def keep(suite: str, work: Path) -> None:
+    """Copy the results of a suite into the repository, and its tables where they are kept."""
+    target = kept(suite)
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(run_folder(work, suite) / RESULTS, target)
+    if suite in TABLES:
+        for name in (DEVIATIONS, JACKKNIFE):
+            shutil.copyfile(run_folder(work, suite) / name, target.with_name(f"{target.stem}.{name}"))
+
+
 def main() -> None:
     """Measure what the command line asks for."""
     options: argparse.ArgumentParser = parser(__doc__)
@@ -79,8 +94,7 @@ def main() -> None:
     for suite in asked.suites or suites():
         measure(suite, work)
         if not asked.fast and work != FAST:
-            kept(suite).parent.mkdir(exist_ok=True)
-            shutil.copyfile(run_folder(work, suite) / "results.jsonl", kept(suite))
+            keep(suite, work)
     if not asked.fast and work != FAST:
         collect(work)
 
