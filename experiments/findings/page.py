@@ -59,7 +59,7 @@ def findings(work: Path | None = None) -> list[Finding]:
 def page(found: Sequence[Finding], facts: str, figures: str) -> str:
     """Return the page in Markdown; `figures` is the folder of figures as the page sees it."""
     by_key = {f.key: f for f in found}
-    lines = [HEAD, "", facts, "", *_summary(found)]
+    lines = [HEAD, "", *_summary(found), "", facts]
     for title, keys in SECTIONS:
         lines += ["", f"## {title}"]
         for key in keys:
@@ -82,8 +82,8 @@ and the suites for the real networks are written beside them (`pretraining/paper
 
 
 def _summary(found: Sequence[Finding]) -> list[str]:
-    rows = [f"| [{f.key}](#{f.key.lower()}) | {f.title} | {f.verdict} | {said(f.number)} |" for f in found]
-    return ["| | question | verdict | number |", "|---|---|---|---|", *rows]
+    rows = [f"| [{f.key}](#{f.key.lower()}) | {f.title} | {f.verdict} | {said(f.number)} | {f.of} |" for f in found]
+    return ["| | question | verdict | number | which is |", "|---|---|---|---|---|", *rows]
 
 
 def _entry(f: Finding, figures: str) -> list[str]:
