@@ -72,8 +72,8 @@ def read_facts(work: Path | None) -> str:
             "",
             *rows,
             "",
-            f"{_short_of(families)}Trained on {devices} with {', '.join(versions)}. Seeds, recipes and versions of every"
-            f" training are in `{KEPT}` in the folder of results of each section.",
+            f"{_short_of(families)}Trained on {devices} with {', '.join(versions)}. Seeds, recipes and versions of"
+            f" every training are in `{KEPT}` in the folder of results of each section.",
         ]
     )
 
