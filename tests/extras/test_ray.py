@@ -394,7 +394,7 @@ from geed_onnx.suites import DataEntry, Job, MeasureEntry, ModelEntry
 def main():
     model, data = sys.argv[1:]
     entry = MeasureEntry(provider="cpu", threads=1)
-    job = Job(ModelEntry(model, "m"), DataEntry(data, "d"), "C4", 10, 0, entry)
+    job = Job(ModelEntry(model, "m"), DataEntry(data, "data"), "C4", 10, 0, entry)
     for _ in range(2):  # twice: a cluster of our own leaves room for the next
         for outcome in RayEngine(workers=2).outcomes([Task(0, job)], (), (), lambda n: None):
             print(outcome.cells[0].result.to_json())

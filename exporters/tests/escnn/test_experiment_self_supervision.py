@@ -320,9 +320,9 @@ def test_near_neighbours_have_more_votes() -> None:
 
 
 def test_the_trials_come_seed_by_seed_and_have_names_for_folders() -> None:
-    for fast, seeds in ((True, 3), (False, 5)):
+    for fast in (True, False):
         found = train.trials(fast)
-        assert [(t.method, t.recipe.seed) for t in found] == [(m, s) for s in range(seeds) for m in NAMES]
+        assert [(t.method, t.recipe.seed) for t in found] == [(m, s) for s in range(3) for m in NAMES]
         assert len({t.folder for t in found}) == len(found)
         assert all(t.recipe.steps % t.recipe.every == 0 for t in found)
     assert found[3].folder == "self_supervision/simclr-noflip-0"
