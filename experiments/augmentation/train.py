@@ -42,10 +42,10 @@ class Digits:
     recipe: Recipe
 
     @property
-    def folder(self) -> str:  # noqa: D102
+    def folder(self) -> str:
         return f"augmentation/{self.family}-{self.recipe.seed}"
 
-    def learner(self, shared: Path, work: Path, device: str) -> Classifier:  # noqa: D102
+    def learner(self, shared: Path, work: Path, device: str) -> Classifier:
         net = DigitsCNN() if self.family == "cnn" else steerable()
         return Classifier(self, net.to(device), shared, device)
 
@@ -71,10 +71,10 @@ class Classifier:
         recipe = trial.recipe
         self.optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
-    def parts(self) -> Mapping[str, Any]:  # noqa: D102
+    def parts(self) -> Mapping[str, Any]:
         return {"net": self.net, "optimiser": self.optimiser}
 
-    def learn(self, step: int) -> float:  # noqa: D102
+    def learn(self, step: int) -> float:
         recipe = self.trial.recipe
         draw = drawing(recipe, step)
         chosen = self.images.only(draw.integers(len(self.images), size=recipe.batch))
@@ -86,7 +86,7 @@ class Classifier:
         return descend(self.optimiser, loss, rate(step, recipe))
 
     @torch.no_grad()
-    def judged(self, last: bool) -> Mapping[str, float]:  # noqa: D102
+    def judged(self, last: bool) -> Mapping[str, float]:
         test = self.test if last else self.test.drawn(TEST, 0)
         self.net.eval()
         found = [
@@ -95,7 +95,7 @@ class Classifier:
         ]
         return {"accuracy": float((np.concatenate(found) == test.labels).mean())}
 
-    def export(self, path: Path, facts: Mapping[str, Any]) -> None:  # noqa: D102
+    def export(self, path: Path, facts: Mapping[str, Any]) -> None:
         probe = self.test.drawn(8, 1).batch()
         made = exported(self.trial.family, self.net.eval().cpu(), facts)
         write(replace(made, probe=lambda batch: probe[:batch]), path, tolerance=TOLERANCE)
@@ -109,12 +109,12 @@ def turned(x: Tensor, radians: Tensor) -> Tensor:
     return F.grid_sample(x, F.affine_grid(turn, list(x.shape), align_corners=False), align_corners=False)
 
 
-def exported(family: Family, net: nn.Module, facts: Mapping[str, Any]) -> Export:
+def exported(family: Family, net: nn.Module, facts: Mapping[str, Any], image: InputSpec = INPUT) -> Export:
     """Return the export of a network in eval mode; the C8-CNN's blocks declare how their channels move."""
     from geed_exporters.pytorch.loading import Loaded
 
     name = "models/digits_cnn.py:DigitsCNN" if family == "cnn" else "escnn:c8-cnn"
-    loaded = Loaded(model=net, input=INPUT, weights=dict(facts), name=name, latent="latent", scores="scores")
+    loaded = Loaded(model=net, input=image, weights=dict(facts), name=name, latent="latent", scores="scores")
     if family == "cnn":
         from geed_exporters.pytorch import export_pytorch
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 
 from experiments.findings.evidence import (
+    SCALES,
     Evidence,
+    On,
     Values,
     above,
     averaged,
@@ -26,8 +28,8 @@ LATENT, SCORES = "latent", "scores"
 IN_DISTRIBUTION = "rotated MNIST"
 
 
-def _blocks(final: Evidence, family: str, on: str = "value") -> list[dict[int, float]]:
-    return [final.values(on, family=family, tap=b, variant="channelwise") for b in BLOCKS]  # type: ignore[arg-type]
+def _blocks(final: Evidence, family: str, on: On = "value") -> list[dict[int, float]]:
+    return [final.values(on, family=family, tap=b, variant="channelwise") for b in BLOCKS]
 
 
 def _said_row(name: str, values: list[Estimate]) -> tuple[str, ...]:
@@ -87,11 +89,8 @@ def c2(training: Evidence) -> Finding:
         steps = training.steps(f)
         first, last = steps[1], steps[-1]
         for b in BLOCKS:
-            for into, on in ((changes, "value"), (calibrated, "calibrated")):
-                at = [
-                    training.values(on, family=f, tap=b, variant="channelwise", step=s)  # type: ignore[arg-type]
-                    for s in (last, first)
-                ]
+            for into, on in zip((changes, calibrated), SCALES, strict=True):
+                at = [training.values(on, family=f, tap=b, variant="channelwise", step=s) for s in (last, first)]
                 into[f, b] = change(*at)
     first, last = training.steps(CNN)[1], training.steps(CNN)[-1]
     better = [k for k, e in changes.items() if below(e)]
@@ -225,11 +224,8 @@ def _ood(ood: Evidence) -> list[str]:
     return [d for d in ood.order("data") if d != IN_DISTRIBUTION]
 
 
-def _by_data(ood: Evidence, family: str, tap: str, variant: str, on: str = "value") -> dict[str, dict[int, float]]:
-    return {
-        d: ood.values(on, family=family, tap=tap, variant=variant, data=d)  # type: ignore[arg-type]
-        for d in ood.order("data")
-    }
+def _by_data(ood: Evidence, family: str, tap: str, variant: str, on: On = "value") -> dict[str, dict[int, float]]:
+    return {d: ood.values(on, family=family, tap=tap, variant=variant, data=d) for d in ood.order("data")}
 
 
 def c5(ood: Evidence) -> Finding:

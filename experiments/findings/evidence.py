@@ -14,6 +14,7 @@ from geed_onnx.results import Result, read_results
 
 LEVEL = 0.95
 On = Literal["value", "calibrated"]
+SCALES: tuple[On, On] = ("value", "calibrated")
 #: {seed of the model: its number}
 Values = Mapping[int, float]
 

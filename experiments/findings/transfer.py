@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.findings.evidence import Evidence, Values, above, below, change, gap, mean, number, said
+from experiments.findings.evidence import SCALES, Evidence, On, Values, above, below, change, gap, mean, number, said
 from experiments.findings.finding import Finding, joined, judged
 from geed_onnx.estimators import Estimate
 
@@ -15,8 +15,8 @@ def _family(architecture: str, start: str) -> str:
     return f"{architecture}, {start}"
 
 
-def _at(found: Evidence, family: str, variant: str, group: str, step: int, on: str = "value") -> Values:
-    return found.values(on, family=family, variant=variant, group=group, step=step)  # type: ignore[arg-type]
+def _at(found: Evidence, family: str, variant: str, group: str, step: int, on: On = "value") -> Values:
+    return found.values(on, family=family, variant=variant, group=group, step=step)
 
 
 def _ends(found: Evidence) -> tuple[int, int, int]:
@@ -33,7 +33,7 @@ def c7(found: Evidence) -> Finding:
     rows = []
     for a in ARCHITECTURES:
         for group in ("C8", "D8"):
-            for into, on in ((gaps, "value"), (calibrated, "calibrated")):
+            for into, on in zip((gaps, calibrated), SCALES, strict=True):
                 both = [_at(found, _family(a, s), "latent-l2", group, last, on) for s in (PRETRAINED, SCRATCH)]
                 into[a, group] = gap(*both)
                 rows.append((f"{a}, {group}, {on}", *(said(mean(v)) for v in both), said(into[a, group])))

@@ -45,10 +45,10 @@ class Pretraining:
     recipe: Recipe
 
     @property
-    def folder(self) -> str:  # noqa: D102
+    def folder(self) -> str:
         return f"pretraining/cifar10-{self.architecture}-{self.recipe.seed}"
 
-    def learner(self, shared: Path, work: Path, device: str) -> Classifier:  # noqa: D102
+    def learner(self, shared: Path, work: Path, device: str) -> Classifier:
         train = images.cifar10(shared, images.CIFAR_BATCHES)
         test = images.cifar10(shared, images.CIFAR_TEST)
         facts = {"data": "CIFAR-10"}
@@ -65,11 +65,11 @@ class FineTuning:
     """Whose weights it starts from, the classifier's aside; None: random ones."""
 
     @property
-    def folder(self) -> str:  # noqa: D102
+    def folder(self) -> str:
         start = "scratch" if self.start is None else "pretrained"
         return f"pretraining/{self.architecture}-{start}-{self.recipe.seed}"
 
-    def learner(self, shared: Path, work: Path, device: str) -> Classifier:  # noqa: D102
+    def learner(self, shared: Path, work: Path, device: str) -> Classifier:
         net = built(self.architecture, 2)
         facts: dict[str, Any] = {"data": "ship chips of Sentinel-2 scenes", "start": "random weights"}
         if self.start is not None:
@@ -124,7 +124,7 @@ class Classifier:
         self.net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimiser = torch.optim.AdamW(net.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
-    def parts(self) -> Mapping[str, Any]:  # noqa: D102
+    def parts(self) -> Mapping[str, Any]:
         return {"net": self.net, "optimiser": self.optimiser}
 
     def input(self, batch: images.Array) -> Tensor:
@@ -132,7 +132,7 @@ class Classifier:
         x = normalised(torch.from_numpy(batch))
         return x.to(self.device, memory_format=torch.channels_last)
 
-    def learn(self, step: int) -> float:  # noqa: D102
+    def learn(self, step: int) -> float:
         draw = drawing(self.recipe, step)
         chosen = self.train.only(draw.integers(len(self.train), size=self.recipe.batch))
         x = self.input(moved(chosen.batch(), draw) if self.moved else chosen.batch())
@@ -148,13 +148,13 @@ class Classifier:
         found = [self.net(self.input(x)).argmax(1).cpu().numpy() for x in parts]
         return float((np.concatenate(found) == of.labels).mean())
 
-    def judged(self, last: bool) -> Mapping[str, float]:  # noqa: D102
+    def judged(self, last: bool) -> Mapping[str, float]:
         return {
             "accuracy": self.accuracy(self.test),
             "train_accuracy": self.accuracy(self.train.drawn(1000, SPLIT)),
         }
 
-    def export(self, path: Path, facts: Mapping[str, Any]) -> None:  # noqa: D102
+    def export(self, path: Path, facts: Mapping[str, Any]) -> None:
         from geed_exporters.pytorch import export_pytorch
         from geed_exporters.pytorch.loading import Loaded
 

@@ -24,7 +24,8 @@ import torch
 from torch import nn
 
 from experiments import images
-from experiments.augmentation.train import INPUT, TAPS, TOLERANCE, Digits, Family, steerable
+from experiments.augmentation import train
+from experiments.augmentation.train import INPUT, TOLERANCE, Digits, Family, steerable
 from experiments.places import parser, shared_folder, work_folder
 from experiments.trials import Recipe
 from geed_exporters import Export, write
@@ -139,18 +140,8 @@ def trained(family: Family, folder: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 def exported(family: Family, net: nn.Module, size: int, facts: Mapping[str, Any]) -> Export:
     """Return the export of a network that takes images of this size; digits of 28x28 are padded or cut, not scaled."""
-    from geed_exporters.pytorch.loading import Loaded
-
     spec = replace(INPUT, shape=(1, size, size), fit="crop", resize=DIGIT)
-    name = "models/digits_cnn.py:DigitsCNN" if family == "cnn" else "escnn:c8-cnn"
-    loaded = Loaded(model=net, input=spec, weights={**facts, "size": size}, name=name, latent="latent", scores="scores")
-    if family == "cnn":
-        from geed_exporters.pytorch import export_pytorch
-
-        return export_pytorch(loaded, taps=TAPS, opset=20)
-    from geed_exporters.escnn import export_escnn
-
-    return export_escnn(loaded, taps=TAPS, opset=20)
+    return train.exported(family, net, {**facts, "size": size}, spec)
 
 
 def resize(family: Family, seed: int, work: Path, sizes: Sequence[int] = SIZES) -> list[Path]:

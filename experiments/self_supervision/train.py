@@ -40,10 +40,10 @@ class Encoding:
     recipe: Recipe
 
     @property
-    def folder(self) -> str:  # noqa: D102
+    def folder(self) -> str:
         return f"self_supervision/{self.method}-{self.recipe.seed}"
 
-    def learner(self, shared: Path, work: Path, device: str) -> Encoder:  # noqa: D102
+    def learner(self, shared: Path, work: Path, device: str) -> Encoder:
         return Encoder(self, shared, device)
 
 
@@ -60,10 +60,10 @@ class Encoder:
         learned = [p for p in self.method.parameters() if p.requires_grad]
         self.optimiser = torch.optim.AdamW(learned, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
-    def parts(self) -> Mapping[str, Any]:  # noqa: D102
+    def parts(self) -> Mapping[str, Any]:
         return {"method": self.method, "optimiser": self.optimiser}
 
-    def learn(self, step: int) -> float:  # noqa: D102
+    def learn(self, step: int) -> float:
         recipe = self.trial.recipe
         draw = drawing(recipe, step)
         # no image twice in a batch: SimCLR would hold a second view of it for another image
@@ -96,7 +96,7 @@ class Encoder:
         parts = torch.from_numpy(chosen.batch()).split(250)
         return torch.cat([self.method.encoder.features(normalised(x.to(self.device))).cpu() for x in parts])
 
-    def export(self, path: Path, facts: Mapping[str, Any]) -> None:  # noqa: D102
+    def export(self, path: Path, facts: Mapping[str, Any]) -> None:
         probe = normalised(torch.from_numpy(self.test.drawn(8, 1).batch())).numpy()
         encoder = self.method.eval().cpu().encoder
         write(
