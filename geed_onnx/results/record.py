@@ -58,7 +58,7 @@ class Result:
     law_defect: float
     """how far the output action is from an action: 0 unless it resamples"""
     reason: str | None
-    """why `value` or `calibrated` is None"""
+    """why `value` is None"""
     seed: int
     runtime: Mapping[str, Any]
     """provider obtained, versions, threads, batch"""
@@ -74,6 +74,14 @@ class Result:
     """for probability taps: whether a softmax was applied to the tap"""
     spread_samples: int | None = None
     reference_samples: int = 0
+    calibrated_reason: str | None = None
+    """why `calibrated` is None: `insensitive`, `few images`, `floor above null` or `not computed`, then the words"""
+    floor_per_element: tuple[float, ...] | None = None
+    """the floor for each element alone, on the scale of `per_element`"""
+    null_per_element: tuple[float, ...] | None = None
+    """the null for each element alone, on the scale of `per_element`"""
+    units: int | None = None
+    """number of clusters, which are the unit of uncertainty where `--cluster` was given; None: the image is"""
     notes: tuple[str, ...] = ()
     key: str | None = None
     """hash of everything the number depends on; equal keys, equal numbers (None for a model that is no file)"""
@@ -104,6 +112,7 @@ class Result:
 
 
 _NAMES = tuple(f.name for f in fields(Result))
+_TUPLES = ("per_element", "floor_per_element", "null_per_element", "notes")
 
 
 def from_json(line: str) -> Result:
@@ -124,7 +133,7 @@ def from_json(line: str) -> Result:
     known = _NAMES
     try:
         values: dict[str, Any] = {
-            k: tuple(v) if k in ("per_element", "notes") and v is not None else v for k, v in record.items()
+            k: tuple(v) if k in _TUPLES and v is not None else v for k, v in record.items()
         }
         return Result(**{k: v for k, v in values.items() if k in known})
     except TypeError as error:
