@@ -41,10 +41,18 @@ class ChannelForm:
         For any slice of the channels.
     value : (k, …) -> (…) float64
         From the sums, for arrays of any further shape.
+    raw : bool
+        Whether the sums are the products (a·b, a·a, b·b) of the channels as they are.
     """
 
     sums: Callable[[Array, Array], Floats]
     value: Callable[[Floats], Floats]
+    raw: bool = False
+
+    def combine(self, sums: Floats) -> Floats:
+        """Return m from the sums of all channels, (k, …, C) -> (…)."""
+        means: Floats = self.value(sums).mean(axis=-1)
+        return means
 
     def __call__(self, a: Array, b: Array) -> Floats:
         """Return the value of every channel of (B, c, …), shape (B, c)."""
@@ -121,6 +129,19 @@ def _block_products(a: Array, b: Array) -> tuple[Floats, Floats, Floats]:
     return ab, aa, bb
 
 
+def row_dots(a: Floats, b: Floats) -> Floats:
+    """Return Σ a b over the last axis of two float64 arrays, in spans that no BLAS spreads over threads."""
+    total: Floats = np.vecdot(a[..., :SPAN], b[..., :SPAN])
+    for left in range(SPAN, a.shape[-1], SPAN):
+        total += np.vecdot(a[..., left : left + SPAN], b[..., left : left + SPAN])
+    return total
+
+
+def row_squares(a: Floats) -> Floats:
+    """Return Σ a² over the last axis of a float64 array."""
+    return row_dots(a, a)
+
+
 _OWN = threading.local()
 
 
@@ -187,7 +208,7 @@ def _negative_cosines(sums: Floats) -> Floats:
     return -cosines(sums[0], sums[1], sums[2])
 
 
-CHANNEL_COSINE = ChannelForm(_product_sums, _negative_cosines)
+CHANNEL_COSINE = ChannelForm(_product_sums, _negative_cosines, raw=True)
 CHANNEL_CORRELATION = ChannelForm(_centred_sums, _negative_cosines)
 
 

@@ -17,11 +17,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, turn_classes
 from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
-from geed_onnx.actions.masking import DiscAction, within_disc
+from geed_onnx.actions.masking import DiscAction, within, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group
@@ -30,6 +31,7 @@ from geed_onnx.registry import Registry
 __all__ = [
     "INTERPOLATIONS",
     "Action",
+    "Alignment",
     "AxisAction",
     "ChannelAction",
     "Declared",
@@ -39,17 +41,21 @@ __all__ = [
     "JointAction",
     "TrivialAction",
     "actions",
+    "alignment_of",
     "disc",
     "input_action",
     "interpolated",
     "interpolation_of",
     "masked",
+    "motion_classes",
     "orbit_of",
     "output_action",
     "parse_declared",
     "permutation_action",
     "resample",
+    "turn_classes",
     "turn_matrix",
+    "within",
     "within_disc",
 ]
 

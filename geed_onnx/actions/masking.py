@@ -114,3 +114,9 @@ def within_disc(action: Action, mask: bool) -> Action:
 
 def _on_channels(action: Action) -> bool:
     return isinstance(action, ChannelAction) or (isinstance(action, AxisAction) and action.axis == 1)
+
+
+def within(action: Action, x: Array) -> Array:
+    """Return x `(B, *shape)` with what lies outside the action's disc set to 0; x itself where it has none."""
+    parts = action.parts if isinstance(action, JointAction) else (action,)
+    return masked(x, any(isinstance(part, DiscAction) for part in parts))

@@ -6,8 +6,9 @@ it does not depend, to the last bit, on batch size, order, shards or workers.  T
 
 from __future__ import annotations
 
+from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
-from geed_onnx.estimators.intervals import AROUND, METHOD, REFERENCE, SAMPLE, Change, Estimate, interval
+from geed_onnx.estimators.intervals import AROUND, METHOD, REFERENCE, SAMPLE, Change, Estimate, interval, reach
 from geed_onnx.estimators.normalising import Normaliser, Spread, normalisers, spread
 from geed_onnx.estimators.paired import (
     Equivalence,
@@ -25,6 +26,7 @@ from geed_onnx.estimators.values import (
     Tables,
     calibrated,
     calibrated_change,
+    no_spread,
     restricted,
     value_change,
     value_of,
@@ -36,6 +38,7 @@ __all__ = [
     "REFERENCE",
     "SAMPLE",
     "Array",
+    "Broken",
     "Calibration",
     "Change",
     "Deviations",
@@ -53,9 +56,11 @@ __all__ = [
     "equivalence",
     "interval",
     "merge",
+    "no_spread",
     "normalisers",
     "over_models",
     "paired_by_model",
+    "reach",
     "restricted",
     "spread",
     "unpaired",

@@ -66,25 +66,37 @@ class Change:
         return tuple(part for part in parts if len(part))
 
     @property
+    def _centred(self) -> tuple[Floats, ...]:
+        return tuple(u - u.mean() for u in self.blocks if len(u) > 1)
+
+    @property
     def variance(self) -> float:
         """Jackknife variance: Σ over blocks of (n−1)/n Σ change²."""
-        return float(sum((len(u) - 1) / len(u) * float(u @ u) for u in self.blocks if len(u) > 1))
+        return float(sum((len(u) - 1) / len(u) * float(u @ u) for u in self._centred))
 
     @property
     def degrees(self) -> float:
         """Welch-Satterthwaite degrees of freedom of `variance`."""
-        parts = [((len(u) - 1) / len(u) * float(u @ u), len(u) - 1) for u in self.blocks if len(u) > 1]
+        parts = [((len(u) - 1) / len(u) * float(u @ u), len(u) - 1) for u in self._centred]
         low = sum(v * v / d for v, d in parts)
         return sum(v for v, _ in parts) ** 2 / low if low > 0 else 1.0
 
     @property
     def skewness(self) -> float:
         """Third standardised cumulant of the statistic itself (n^−½ of one image's)."""
-        third = sum(float((u**3).sum()) for u in self.blocks)
+        third = sum(float((u**3).sum()) for u in self._centred)
         return third / self.variance**1.5 if self.variance > 0 else 0.0
 
 
-def interval(change: Change, level: float, n: int, bounds: tuple[float, float] = (-np.inf, np.inf)) -> Estimate:
+def interval(
+    change: Change,
+    level: float,
+    n: int,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    *,
+    hidden: tuple[float, float] | None = None,
+    exact: bool = False,
+) -> Estimate:
     """Return the two-sided interval at `level` from leave-one-out changes.
 
     Student's t with Hall's (1992) monotone correction for skewness, which deviations always have; kept within the
@@ -100,6 +112,13 @@ def interval(change: Change, level: float, n: int, bounds: tuple[float, float] =
     skew = change.skewness
     low, high = v - error * _hall(t, skew), v - error * _hall(-t, skew)
     return Estimate(v, min(max(low, bounds[0]), v), max(min(high, bounds[1]), v), level, METHOD, n)
+
+
+def reach(change: Change, level: float) -> float:
+    """Return the half width of Student's interval at `level`; infinite where the changes tell nothing of it."""
+    if not np.isfinite(change.changes).all() or len(change.ids) < 2:
+        return math.inf
+    return float(special.stdtrit(max(change.degrees, 1.0), 0.5 + level / 2)) * math.sqrt(change.variance)
 
 
 def _hall(y: float, skew: float) -> float:

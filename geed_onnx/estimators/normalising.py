@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,23 +27,29 @@ class Spread:
     value : float
     ids : tuple[str, ...]
         Sorted.
-    row_sums : (len(ids),) float64
-        Sum over j ≠ i of the pair values of point i: what leaving i out takes away.
+    pairs : (len(ids), len(ids)) float64
+        The value of every pair, 0 on the diagonal.
     scale : float
         Root mean square norm of the features: what `value` is small or large against.
     """
 
     value: float
     ids: tuple[str, ...]
-    row_sums: Floats
+    pairs: Floats
     scale: float
 
-    def without_each(self) -> Floats:
-        """Return M without point i, for every i, (K,)."""
-        k = len(self.ids)
-        total = self.row_sums.sum() / 2
-        without: Floats = (total - self.row_sums) / max((k - 1) * (k - 2) / 2, 1)
-        return without
+    def without(self, rows: Sequence[int]) -> float:
+        """Return M without the points of these rows; NaN where no pair is left."""
+        k = len(self.ids) - len(rows)
+        if k < 2:
+            return math.nan
+        gone = float(self._sums[rows].sum() - self.pairs[np.ix_(rows, rows)].sum() / 2)
+        return (float(self._sums.sum()) / 2 - gone) / (k * (k - 1) / 2)
+
+    @cached_property
+    def _sums(self) -> Floats:
+        sums: Floats = self.pairs.sum(axis=1)
+        return sums
 
 
 def spread(features: Mapping[str, Array], kind: str) -> Spread:
@@ -53,7 +60,7 @@ def spread(features: Mapping[str, Array], kind: str) -> Spread:
     """
     ids = tuple(sorted(features))
     if len(ids) < 2:
-        return Spread(math.nan, ids, np.zeros(len(ids)), math.nan)
+        return Spread(math.nan, ids, np.zeros((len(ids), len(ids))), math.nan)
     points = np.stack([np.ravel(features[i]) for i in ids])
     squares = np.zeros(len(ids))
     pairs = np.zeros(len(ids) * (len(ids) - 1) // 2)
@@ -72,8 +79,8 @@ def spread(features: Mapping[str, Array], kind: str) -> Spread:
         scale = norms[i] * norms[j]
         similar = np.clip(pairs / np.where(scale > 0, scale, 1.0), -1.0, 1.0)
         pairs = np.where(scale > 0, similar, np.where((norms[i] == 0) & (norms[j] == 0), 1.0, 0.0))
-    sums = spatial.distance.squareform(pairs, checks=False).sum(axis=1)
-    return Spread(float(pairs.mean()), ids, sums, float(np.sqrt(squares.mean())))
+    square = spatial.distance.squareform(pairs, checks=False)
+    return Spread(float(pairs.mean()), ids, square, float(np.sqrt(squares.mean())))
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,8 @@ class Normaliser:
         Which M it needs: `l2`, `cosine`, or none.
     apply : (E, M) -> value
         Vectorised over both.
+    divisor : (M) -> number
+        What E is divided by: no value comes of one that is not told from 0.
     problem : (M) -> str or None
         Why no value comes of this M, in words.
     """
@@ -95,6 +104,7 @@ class Normaliser:
     apply: Callable[[Any, Any], Any]
     problem: Callable[[Spread], str | None]
     about: str
+    divisor: Callable[[Any], Any] = lambda m: m
 
 
 def _no_spread_l2(m: Spread) -> str | None:
@@ -135,5 +145,6 @@ normalisers.register(
         lambda e, m: (1 + e) / (1 - m),
         _no_spread_bounded,
         "(1 + E) / (1 − M) for E = −cosine: 0 invariant, 1 as unlike as two images",
+        divisor=lambda m: 1 - m,
     ),
 )

@@ -1,36 +1,39 @@
-"""Values, floors, nulls, calibration; what leaving each image out changes in them."""
+"""Values, floors, nulls, calibration; what leaving each image (or cluster of images) out changes in them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
+from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.deviations import Deviations, Floats
-from geed_onnx.estimators.intervals import AROUND, REFERENCE, SAMPLE, Change, Estimate, interval
+from geed_onnx.estimators.intervals import AROUND, REFERENCE, SAMPLE, Change, Estimate, interval, reach
 from geed_onnx.estimators.normalising import Normaliser, Spread
+
+#: A null that lies above the floor by less than this share of what the distance can tell is that of alike images.
+ALIKE = 0.01
 
 
 @dataclass(frozen=True, eq=False)
 class LeftOut:
-    """The four means that a number is made of, with all images, and without each.
+    """The four means that a number is made of, with all images, and without each unit.
 
     Attributes
     ----------
     whole : (E, M, floor, null)
-    without : (E, M, floor, null), each (images,)
+    without : (E, M, floor, null), each (units,)
     ids : tuple[str, ...]
-        Of the images, sorted.
-    block : (images,) int
+        Of the units, sorted: images, or clusters of them.
+    block : (units,) int
         `SAMPLE` or `AROUND`.
-    reference : (images,) bool
-        Which of them are reference images.
+    reference : (units,) bool
+        Which of them hold reference images.
     """
 
     whole: tuple[Floats, Floats, Floats, Floats]
@@ -50,32 +53,43 @@ class Tables:
         The measured table.
     spread : Spread or None
         M, where the normaliser wants one.
-    floor, null : Deviations or None
-        The same statistic on resampled and on broken orbits of the reference images.
-    reference : tuple[str, ...]
-        Ids of the reference images in the sample's order: row i of a broken orbit takes element g from image i + g.
-    optimum : float
-        The distance's value at equality.
-    largest : float
-        The distance's least upper bound.
+    floor : Deviations or None
+        The same statistic on resampled orbits of the reference images.
+    null : Broken or None
+        The same statistic on their broken orbits.
+    optimum, largest : float
+        The distance's value at equality, and the most that it can be for one image.
+    scale : float
+        Root mean square norm of the features, where the distance is not free of their scale.
+    exact : bool
+        Whether the value is exact by construction: no element moves anything, so that no image could show more.
     elements : tuple[int, ...] or None
         The group's elements that the tables' columns stand for; None for all of them.
+    units : {image id: cluster}
+        What is left out together; an image that is not in here is a unit by itself.
     """
 
     sample: Deviations
     normaliser: Normaliser
     optimum: float
     largest: float
+    scale: float = 1.0
     spread: Spread | None = None
     floor: Deviations | None = None
-    null: Deviations | None = None
-    reference: tuple[str, ...] = ()
+    null: Broken | None = None
+    exact: bool = False
     elements: tuple[int, ...] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def m(self) -> float:
         """M, or 1 where nothing is normalised."""
         return 1.0 if self.spread is None else self.spread.value
+
+    @property
+    def n(self) -> int:
+        """The number of units in the sample."""
+        return len({self.units.get(i, i) for i in self.sample.ids})
 
     def normalised(self, mean: float) -> float:
         """Return the value that a mean deviation stands for."""
@@ -83,27 +97,36 @@ class Tables:
 
     @cached_property
     def left_out(self) -> LeftOut:
-        """Each image left out in turn, from the sample, the spread, the floor and the null at once; made once."""
-        sample, m = self.sample, self.spread
-        ids = sorted({*sample.ids, *(m.ids if m else ())})
-        place = {name: i for i, name in enumerate(ids)}
-        inside = np.array([place[i] for i in sample.ids], dtype=np.intp)
-        n = len(sample)
-        per_image = sample.per_image
-        mean = float(per_image.mean())
-        e = np.full(len(ids), mean)
-        e[inside] = (n * mean - per_image) / max(n - 1, 1)
-        spreads = np.full(len(ids), self.m)
-        if m is not None and len(m.ids) > 2:
-            spreads[[place[i] for i in m.ids]] = m.without_each()
-        floor, floors = _reference_means(self.floor, self, place, own_row=True)
-        null, nulls = _reference_means(self.null, self, place, own_row=False)
-        block = np.full(len(ids), AROUND)
-        block[inside] = SAMPLE
-        reference = np.zeros(len(ids), dtype=np.bool_)
-        reference[[place[i] for i in self.reference]] = True
-        whole = np.array(mean), np.array(self.m), np.array(floor), np.array(null)
-        return LeftOut(whole, (e, spreads, floors, nulls), tuple(ids), block, reference)
+        """Each unit left out in turn, from the sample, the spread, the floor and the null at once; made once."""
+        m = self.spread
+        inside, around = self._members(self.sample.ids), self._members(m.ids if m else ())
+        names = tuple(sorted({*inside, *around}))
+        per_image = self.sample.per_image
+        total, n = float(per_image.sum()), len(per_image)
+        e = np.full(len(names), total / n)
+        floor, floors = _floor_means(self.floor, self.optimum, names, self._members)
+        null, nulls = _null_means(self.null, self.optimum, names, self._members)
+        spreads = np.full(len(names), self.m)
+        for i, name in enumerate(names):
+            if rows := inside.get(name):
+                e[i] = (total - float(per_image[rows].sum())) / max(n - len(rows), 1)
+            if m is not None and name in around:
+                spreads[i] = m.without(around[name])
+        referenced = self._members(self.null.values.ids if self.null else self.floor.ids if self.floor else ())
+        return LeftOut(
+            (np.array(total / n), np.array(self.m), np.array(floor), np.array(null)),
+            (e, spreads, floors, nulls),
+            names,
+            np.array([SAMPLE if name in inside else AROUND for name in names]),
+            np.array([name in referenced for name in names]),
+        )
+
+    def _members(self, ids: Sequence[str]) -> dict[str, list[int]]:
+        """Return {unit: rows of its images among `ids`}."""
+        found: dict[str, list[int]] = {}
+        for row, name in enumerate(ids):
+            found.setdefault(self.units.get(name, name), []).append(row)
+        return found
 
 
 def restricted(tables: Tables, elements: Sequence[int]) -> Tables:
@@ -114,30 +137,32 @@ def restricted(tables: Tables, elements: Sequence[int]) -> Tables:
     """
     columns = list(elements)
 
-    def of(table: Deviations | None) -> Deviations | None:
-        return None if table is None else Deviations(table.ids, table.values[:, columns])
+    def of(table: Deviations) -> Deviations:
+        return Deviations(table.ids, table.values[:, columns])
 
     known = range(tables.sample.values.shape[1]) if tables.elements is None else tables.elements
     return replace(
         tables,
-        sample=Deviations(tables.sample.ids, tables.sample.values[:, columns]),
-        floor=of(tables.floor),
-        null=of(tables.null),
+        sample=of(tables.sample),
+        floor=None if tables.floor is None else of(tables.floor),
+        null=None if tables.null is None else tables.null.columns(columns),
         elements=tuple(known[c] for c in columns),
     )
 
 
 def value_change(tables: Tables) -> Change:
-    """Return how leaving each image out changes the G-EED."""
+    """Return how leaving each unit out changes the G-EED."""
     return leaving_out(tables, lambda e, m, floor, null: tables.normaliser.apply(e, m), with_reference=False)
 
 
 def calibrated_change(tables: Tables) -> Change:
-    """Return how leaving each image out changes the calibrated value."""
+    """Return how leaving each unit out changes the calibrated value."""
+    return leaving_out(tables, lambda e, m, floor, null: _calibrate(tables, e, m, floor, null))
+
+
+def _calibrate(tables: Tables, e: Any, m: Any, floor: Any, null: Any) -> Any:
     apply = tables.normaliser.apply
-    return leaving_out(
-        tables, lambda e, m, floor, null: (apply(e, m) - apply(floor, m)) / (apply(null, m) - apply(floor, m))
-    )
+    return (apply(e, m) - apply(floor, m)) / (apply(null, m) - apply(floor, m))
 
 
 def value_of(tables: Tables, level: float) -> Estimate:
@@ -147,7 +172,26 @@ def value_of(tables: Tables, level: float) -> Estimate:
     if tables.spread is not None:
         # E/M is bounded only where the optimum is 0 (M is uncertain itself)
         hard = (0.0 if tables.normalised(tables.optimum) == 0 else -np.inf, np.inf)
-    return interval(change, level, len(tables.sample), hard)
+    ends = (tables.normalised(tables.optimum), tables.normalised(tables.largest))
+    return interval(change, level, tables.n, hard, hidden=ends, exact=tables.exact)
+
+
+def no_spread(tables: Tables, level: float) -> str | None:
+    """Return why a value relative to M has none: M is no fit divisor, or is not told from one at the level."""
+    if tables.spread is None:
+        return None
+    if len(tables.spread.ids) < 2:
+        return "the spread M needs at least two distinct images"
+    if (problem := tables.normaliser.problem(tables.spread)) is not None:
+        return problem
+    divisor = leaving_out(tables, lambda e, m, floor, null: tables.normaliser.divisor(m), with_reference=False)
+    error = reach(divisor, level)
+    if abs(divisor.value) > error:
+        return None
+    return (
+        f"the spread M is {tables.m:.3g}, and what the value is divided by, {divisor.value:.3g} ± {error:.2g}, is not"
+        f" told from 0 on {len(tables.spread.ids)} images: more of them (--spread-samples), or a variant without M"
+    )
 
 
 @dataclass(frozen=True)
@@ -161,24 +205,59 @@ class Calibration:
 def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
     """Return the calibrated value: 0 as equivariant as the grid allows, 1 no better than unrelated images.
 
-    Where null − floor is below `resolution`, or its own interval holds 0, there is none: an insensitive network.
+    There is none where null − floor is not told from 0 at the level, and the reason is one of three: unrelated images
+    are alike here (`insensitive`), there are too few of them to tell (`few images`), or the grid loses more than they
+    differ by (`floor above null`).
+
+    Parameters
+    ----------
+    resolution
+        What rounding makes of null − floor, for features of scale 1.
     """
-    if tables.null is None or len(tables.reference) < 2:
-        return Calibration(None, "not calibrated: a null needs at least two reference images (--reference-samples)")
+    if tables.null is None:
+        return Calibration(None, "not computed: a null needs reference images (--reference-samples), two at the least")
     apply = tables.normaliser.apply
     # a negative M (centred features) turns the scale over, which says nothing of sensitivity
     way = -1.0 if apply(1.0, tables.m) < apply(0.0, tables.m) else 1.0
     gap = leaving_out(tables, lambda e, m, floor, null: way * (apply(null, m) - apply(floor, m)))
-    # the floor of perfect resampling is the optimum itself; 'told from 0' is judged on the reference images
-    error = math.sqrt(gap.variance)
-    t = float(special.stdtrit(max(gap.degrees, 1.0), 0.5 + level / 2))
-    if not gap.value > resolution or gap.value <= t * error:
+    unit = abs(float(apply(1.0, tables.m) - apply(0.0, tables.m)))
+    rounding = resolution * tables.scale * unit
+    error = reach(gap, level)
+    told = f"null − floor is {gap.value:.3g} ± {error:.2g}"
+    n = len(tables.null)
+    if not math.isfinite(error):
+        return Calibration(
+            None, f"few images: {n} reference images are too few for an interval of null − floor ({gap.value:.3g})"
+        )
+    if gap.value < -max(error, rounding):
         return Calibration(
             None,
-            f"not calibrated: null − floor is {gap.value:.3g} (± {t * error:.2g}), not told from 0: the network hardly"
-            " tells one image from another here, so its value says little of symmetry",
+            f"floor above null: {told}: turning features there and back loses more than unrelated images differ by, so"
+            " the grid is too coarse here",
         )
-    return Calibration(interval(calibrated_change(tables), level, len(tables.sample)), None)
+    if gap.value > max(error, rounding):
+        found = calibrated_change(tables)
+        ends = [float(_calibrate(tables, end, *tables.left_out.whole[1:])) for end in (tables.optimum, tables.largest)]
+        low, high = sorted(ends)
+        return Calibration(interval(found, level, tables.n, hidden=(low, high), exact=tables.exact), None)
+    if gap.value + error <= max(ALIKE * _room(tables) * unit, rounding):
+        return Calibration(
+            None,
+            f"insensitive: {told}, not told from 0: unrelated images are alike here, so the value says little of"
+            " symmetry",
+        )
+    return Calibration(
+        None,
+        f"few images: {told}, not told from 0 on {n} reference images: unrelated images may or may not be alike here;"
+        " more images tell (--samples, --reference-samples)",
+    )
+
+
+def _room(tables: Tables) -> float:
+    """Return how far apart the distance can place two things: its range, or else what the features' size makes it."""
+    if math.isfinite(tables.largest):
+        return tables.largest - tables.optimum
+    return tables.scale if tables.spread is None else tables.m
 
 
 def leaving_out(
@@ -187,37 +266,39 @@ def leaving_out(
     *,
     with_reference: bool = True,
 ) -> Change:
-    """Leave out each image in turn, from the sample, the spread, the floor and the null at once.
+    """Leave out each unit in turn, from the sample, the spread, the floor and the null at once.
 
-    `statistic` maps the four means (E, M, floor, null), each (images,), to values.
+    `statistic` maps the four means (E, M, floor, null), each (units,), to values.  Where what is left gives no value
+    (a null of two images without one of them) the change is NaN.
     """
     left = tables.left_out
-    value = float(statistic(*left.whole))
     with np.errstate(divide="ignore", invalid="ignore"):
+        value = float(statistic(*left.whole))
         without = np.asarray(statistic(*left.without), dtype=np.float64)
-    change = np.where(np.isfinite(without), value - without, 0.0)
+    change = value - np.broadcast_to(without, (len(left.ids),))
     block = np.where(left.reference, REFERENCE, left.block) if with_reference else left.block
     return Change.of(value, left.ids, change, block)
 
 
-def _reference_means(
-    table: Deviations | None, tables: Tables, place: Mapping[str, int], *, own_row: bool
+Members = Callable[[Sequence[str]], dict[str, list[int]]]
+
+
+def _floor_means(
+    table: Deviations | None, optimum: float, names: Sequence[str], members: Members
 ) -> tuple[float, Floats]:
-    """Return a reference level and its value without each image (all images; unchanged where one is not in it)."""
+    """Return the floor, and the floor without each unit (unchanged where it holds no reference image)."""
     if table is None:
-        return tables.optimum, np.full(len(place), tables.optimum)
-    mean = float(table.values.mean())
-    without = np.full(len(place), mean)
-    row_of = {name: i for i, name in enumerate(table.ids)}
-    values = table.values[[row_of[i] for i in tables.reference]]
-    n, order = values.shape
-    if n > 1:
-        rows, elements = np.indices((n, order))
-        if tables.elements is not None:
-            elements = np.broadcast_to(np.array(tables.elements, dtype=np.intp), (n, order))
-        source = rows if own_row else (rows + elements) % n
-        for i, name in enumerate(tables.reference):
-            kept = (rows != i) & (source != i)
-            if kept.any():
-                without[place[name]] = values[kept].mean()
-    return mean, without
+        return optimum, np.full(len(names), optimum)
+    rows_of, per_image = members(table.ids), table.per_image
+    total, n = float(per_image.sum()), len(per_image)
+    left = [(n - len(rows), total - float(per_image[rows].sum())) for rows in (rows_of.get(u, []) for u in names)]
+    return total / n, np.array([rest / count if count else np.nan for count, rest in left])
+
+
+def _null_means(table: Broken | None, optimum: float, names: Sequence[str], members: Members) -> tuple[float, Floats]:
+    """Return the null, and the null without each unit (unchanged where it holds no reference image)."""
+    if table is None:
+        return optimum, np.full(len(names), optimum)
+    rows_of = members(table.values.ids)
+    whole = float(table.values.per_element.mean())
+    return whole, np.array([table.without(rows) if (rows := rows_of.get(u)) else whole for u in names])

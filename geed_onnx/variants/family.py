@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from geed_onnx.actions import Action
-from geed_onnx.distances import Distance, distances
+from geed_onnx.actions import Action, Alignment, alignment_of, within
+from geed_onnx.distances import ChannelForm, Distance, distances, row_dots, row_squares
 from geed_onnx.errors import UnknownName, UsageError
 from geed_onnx.estimators import Normaliser, normalisers
 from geed_onnx.registry import Registry
@@ -124,7 +124,7 @@ def parse_variant(text: str) -> Variant:
     return made
 
 
-def kernel_mean(elements: Sequence[Array], kernel: Sequence[int]) -> Array:
+def kernel_mean(elements: Sequence[Array], kernel: Sequence[int], distance: Distance | None = None) -> Array:
     """Return f̂(x), eq. (2): the mean of f(kx) over k in the kernel, accumulated in float64.
 
     `elements[g]` is f(gx) for a batch, `(B, *shape)`; the result has that shape.  For the kernel {e} it is f(x) itself.
@@ -143,13 +143,66 @@ def deviations(elements: Sequence[Array], action: Action, distance: Distance) ->
 
     `elements[g]` is f(gx), `(B, *shape)`, for every g of the group.
     """
-    centre = kernel_mean(elements, action.kernel)
+    return readings(elements, action, distance).deviations
+
+
+class Readings(NamedTuple):
+    """What one batch of orbits tells, each `(B, |G|)` float64.
+
+    Attributes
+    ----------
+    deviations
+        m(f(gx), ρ(g) f̂(x)).
+    floor
+        m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)): what resampling alone costs; the optimum for exact elements.
+    null
+        m(f(gx), ρ(g) f(x')) for another image x'; None where none was given.
+    """
+
+    deviations: Floats
+    floor: Floats | None
+    null: Floats | None
+
+
+def readings(
+    elements: Sequence[Array],
+    action: Action,
+    distance: Distance,
+    *,
+    floor: bool = False,
+    others: Sequence[Array] | None = None,
+    turned: Sequence[Array] | None = None,
+) -> Readings:
+    """Return deviations, and what stands beside them where it is asked for, from one reading of the orbits.
+
+    Parameters
+    ----------
+    elements
+        f(gx), `(B, *shape)`, for every g.  Within a disc, what lies outside it does not matter.
+    others
+        For every g the f(x') that g's element is held against in the null, `(B, *shape)`, where f̂ is f(x) alone; the
+        same array for all elements of one turn.
+    turned
+        What stands for `elements` in the null (the same images in another orientation); None: they themselves.
+    """
+    alignment = alignment_of(action)
+    form = distance.per_channel
+    if alignment is not None and form is not None and form.raw and action.kernel == (0,):
+        return _aligned_readings(elements, action, alignment, distance, form, floor, others)
+    elements = [within(action, y) for y in elements]
+    centre = kernel_mean(elements, action.kernel, distance)
     out = np.full((len(centre), action.group.order), distance.optimum)
     # where f̂(x) is f(x) itself, the identity is at equality
     wanted = [g for g in action.group.elements if g != 0 or len(action.kernel) > 1]
     if wanted:
         out[:, wanted] = compared(elements, centre, action, distance, wanted)
-    return out
+    null = None
+    if others is not None:
+        null = np.full(out.shape, distance.optimum)
+        seen = elements if turned is None else [within(action, y) for y in turned]
+        for g in action.group.elements[1:]:
+            null[:, [g]] = compared({g: seen[g]}, within(action, others[g]), action, distance, [g])
+    return Readings(out, _floor(centre, action, distance) if floor else None, null)
 
 
 def compared(
@@ -176,7 +229,7 @@ def compared(
         for g, expected in action.orbit(centre[:, part], wanted):
             some[g] = form.sums(elements[g][:, part], expected)
         sums.append(np.stack([some[g] for g in wanted], axis=1))
-    means: Floats = form.value(np.concatenate(sums, axis=-1)).mean(axis=-1).T
+    means: Floats = form.combine(np.concatenate(sums, axis=-1)).T
     return means
 
 
@@ -187,49 +240,56 @@ def _channel_slices(x: Array) -> Iterator[slice]:
         yield slice(start, min(start + step, x.shape[1]))
 
 
-def floor_deviations(elements: Sequence[Array], action: Action, distance: Distance) -> Floats:
-    """Return m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)), `(B, |G|)`: what resampling alone costs; the optimum for exact elements."""
-    centre = kernel_mean(elements, action.kernel)
-    out = np.full((len(centre), len(elements)), distance.optimum)
-    # elements of one turn lose the same, so one of them stands for all
+def _floor(centre: Array, action: Action, distance: Distance) -> Floats:
+    """Return m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)), `(B, |G|)`; elements of one turn lose the same, so one of them stands for all."""
+    out = np.full((len(centre), action.group.order), distance.optimum)
     for turn in {t for t in action.resampled_by if t}:
-        g = action.resampled_by.index(turn)
-        lost = _lost(g, centre, action, distance)
-        for h, other in enumerate(action.resampled_by):
-            if other == turn:
-                out[:, h] = lost
+        members = [g for g, t in enumerate(action.resampled_by) if t == turn]
+        g = members[0]
+        out[:, members] = distance(action(action.group.inverse(g), action(g, centre)), centre)[:, None]
     return out
 
 
-def _lost(g: int, centre: Array, action: Action, distance: Distance) -> Floats:
-    """Return m(ρ(g⁻¹)ρ(g) y, y) for y `(B, *shape)`, shape (B,)."""
-    back = action.group.inverse(g)
-    if distance.per_channel is None or not action.by_channel:
-        return distance(action(back, action(g, centre)), centre)
-    parts = [
-        distance.per_channel.sums(action(back, action(g, centre[:, part])), centre[:, part])
-        for part in _channel_slices(centre)
-    ]
-    means: Floats = distance.per_channel.value(np.concatenate(parts, axis=-1)).mean(axis=-1)
-    return means
+# --- the same for maps whose pixels move and whose channels do not --------------------------------------------------
 
 
-def broken_orbit(orbits: Sequence[Sequence[Array]], i: int) -> list[Array]:
-    """Return orbit i with element g taken from image (i + g) mod N: nothing relates its elements but the network.
-
-    `orbits[j][g]` is f(g x_j) as `(1, *shape)`, for the N reference images in the sample's order.
-    """
-    n = len(orbits)
-    return [orbits[(i + g) % n][g] for g in range(len(orbits[0]))]
-
-
-def broken_deviation(g: int, element: Array, centre: Array, action: Action, distance: Distance) -> Floats:
-    """Return m(f(g x_j), ρ(g) f(x_i)) for pairs of images, `(B,)`: one element of broken orbits whose f̂ is f.
-
-    `element` is f(g x_j) and `centre` f(x_i) with j = (i + g) mod N, each `(B, *shape)`.
-    """
-    one: Floats = compared({g: element}, centre, action, distance, [g])[:, 0]
-    return one
+def _aligned_readings(
+    elements: Sequence[Array],
+    action: Action,
+    alignment: Alignment,
+    distance: Distance,
+    form: ChannelForm,
+    floor: bool,
+    others: Sequence[Array] | None,
+) -> Readings:
+    """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x): one resampling a turn, and no map moved at all."""
+    count, channels, turns = *elements[0].shape[:2], action.resampled_by
+    out, null, lost = (np.full((count, len(turns)), distance.optimum) for _ in range(3))
+    base = alignment.inside(alignment.turned(turns[0], elements[0]))
+    for turn in dict.fromkeys(turns):
+        members = [g for g, t in enumerate(turns) if t == turn]
+        whole = alignment.turned(turn, elements[0])
+        against = [base if not turn else alignment.inside(whole)]
+        if others is not None and (moving := [g for g in members if g]):
+            against.append(alignment.inside(alignment.turned(turn, others[moving[0]])))
+        squares = [row_squares(y) for y in against]
+        if turn and floor:
+            back = alignment.inside(alignment.back(members[0], whole))
+            sums = np.stack([row_dots(back, base), row_squares(back), row_squares(base)])
+            lost[:, members] = form.combine(sums)[:, None]
+        for g in members:
+            if g == 0:
+                continue
+            found = np.empty((len(against), 3, count, channels))
+            for part in _channel_slices(elements[g]):
+                own = alignment.taken(g, elements[g][:, part])
+                found[:, 1, :, part] = row_squares(own)
+                for row, y, square in zip(found, against, squares, strict=True):
+                    row[0, :, part], row[2, :, part] = row_dots(own, y[:, part]), square[:, part]
+            out[:, g] = form.combine(found[0])
+            if others is not None:
+                null[:, g] = form.combine(found[1])
+    return Readings(out, lost if floor else None, null if others is not None else None)
 
 
 def looks_like_probabilities(y: Array, tolerance: float = 1e-3) -> bool:
