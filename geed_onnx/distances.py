@@ -93,6 +93,8 @@ class Distance:
     laws: frozenset[str]
     about: str
     resolution: float = 1e-6
+    quadratic: bool = False
+    homogeneous: bool = False
     per_channel: ChannelForm | None = None
 
     def __call__(self, a: Array, b: Array) -> Floats:
@@ -276,7 +278,19 @@ def _add(
     per_channel: ChannelForm | None = None,
 ) -> Distance:
     return distances.register(
-        name, Distance(name, compute, optimum, largest, kinds, frozenset(laws.split()), about, per_channel=per_channel)
+        name,
+        Distance(
+            name,
+            compute,
+            optimum,
+            largest,
+            kinds,
+            frozenset(laws.split()),
+            about,
+            quadratic="cos" in name or "channelwise" in name or name in ("kl", "jensen-shannon"),
+            homogeneous=name == "l2",
+            per_channel=per_channel,
+        ),
     )
 
 

@@ -17,12 +17,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, turn_classes
+from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, scratch, turn_classes
 from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
-from geed_onnx.actions.masking import DiscAction, within, within_disc
+from geed_onnx.actions.masking import MASKS, DiscAction, Mask, mask_of, within, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group
@@ -30,6 +30,7 @@ from geed_onnx.registry import Registry
 
 __all__ = [
     "INTERPOLATIONS",
+    "MASKS",
     "Action",
     "Alignment",
     "AxisAction",
@@ -39,6 +40,7 @@ __all__ = [
     "GridAction",
     "Interpolation",
     "JointAction",
+    "Mask",
     "TrivialAction",
     "actions",
     "alignment_of",
@@ -46,6 +48,7 @@ __all__ = [
     "input_action",
     "interpolated",
     "interpolation_of",
+    "mask_of",
     "masked",
     "motion_classes",
     "orbit_of",
@@ -53,6 +56,7 @@ __all__ = [
     "parse_declared",
     "permutation_action",
     "resample",
+    "scratch",
     "turn_classes",
     "turn_matrix",
     "within",

@@ -7,12 +7,15 @@ read at all.
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from geed_onnx.actions.axes import Action
 from geed_onnx.actions.grid import GridAction
@@ -20,6 +23,8 @@ from geed_onnx.actions.interpolation import Interpolation
 from geed_onnx.actions.masking import DiscAction
 from geed_onnx.actions.operators import Array, IntArray, disc, resample
 from geed_onnx.groups import Group
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,43 +46,59 @@ class Alignment:
     pixels: tuple[IntArray | None, ...]
 
     def turned(self, turn: Fraction, y: Array) -> Array:
-        """Return R_t y for planes `(…, H, W)` as `(…, H·W)`, 0 outside the disc, before and after the turn."""
+        """Return R_t y for planes `(…, H, W)` as `(…, H·W)`; what `inside` does not keep may be anything."""
         height, width = self.grid.shape[-2:]
         flat = y.reshape(-1, height * width)
-        if flat.dtype.itemsize < 4:
-            flat = flat.astype(np.float32)
-        if self.kept is not None:
-            inside = disc(height, width).reshape(-1)
-            flat = flat * inside
-            if turn:
-                flat = resample(turn, flat, height, width, self.grid.interpolation) * inside
-        elif turn:
-            flat = resample(turn, flat, height, width, self.grid.interpolation)
+        if turn:
+            flat = flat.astype(np.float32) if flat.dtype.itemsize < 4 else flat
+            flat = resample(turn, self._masked(flat), height, width, self.grid.interpolation)
         return flat.reshape(*y.shape[:-2], height * width)
 
     def back(self, g: int, turned: Array) -> Array:
         """Return ρ(g⁻¹)ρ(g) y from R_t y `(…, H·W)`, t being the turn of g; the same for all g of one turn."""
         height, width = self.grid.shape[-2:]
-        moved = self.grid.elements[g].permuted(turned.reshape(-1, height * width), height, width)
-        element = self.grid.elements[self.grid.group.inverse(g)]
-        flat = np.ascontiguousarray(moved).reshape(-1, height * width)
-        if element.turn:
-            flat = resample(element.turn, flat, height, width, self.grid.interpolation)
-        found = element.permuted(flat, height, width)
-        if self.kept is not None:
-            found = found * disc(height, width)
-        return np.ascontiguousarray(found).reshape(turned.shape)
+        element, inverse = (self.grid.elements[h] for h in (g, self.grid.group.inverse(g)))
+        moved = element.permuted(turned.reshape(-1, height * width), height, width)
+        flat = self._masked(moved.reshape(len(moved), -1))
+        if inverse.turn:
+            flat = resample(inverse.turn, flat, height, width, self.grid.interpolation)
+        found: Array = inverse.permuted(flat, height, width)
+        return found.reshape(turned.shape)
 
+    def _masked(self, flat: Array) -> Array:
+        return flat if self.kept is None else flat * disc(*self.grid.shape[-2:]).reshape(-1)
 
-    def inside(self, flat: Array) -> Array:
-        """Return the kept pixels of planes `(…, H·W)` in float64."""
-        return (flat if self.kept is None else flat[..., self.kept]).astype(np.float64)
+    def inside(self, flat: Array, out: Floats | None = None) -> Floats:
+        """Return the kept pixels of planes `(…, H·W)` in float64, into `out` where it is given."""
+        return _chosen(flat, self.kept, out)
 
-    def taken(self, g: int, y: Array) -> Array:
+    def taken(self, g: int, y: Array, out: Floats | None = None) -> Floats:
         """Return f(gx) `(B, c, H, W)` lined up with R_t f(x): its pixels in the order of `inside`, in float64."""
-        flat = y.reshape(*y.shape[:2], -1)
-        pixels = self.pixels[g]
-        return (flat if pixels is None else np.take(flat, pixels, axis=2)).astype(np.float64)
+        return _chosen(y.reshape(*y.shape[:2], -1), self.pixels[g], out)
+
+
+def _chosen(flat: Array, pixels: IntArray | None, out: Floats | None) -> Floats:
+    if out is None:
+        out = np.empty((*flat.shape[:-1], flat.shape[-1] if pixels is None else len(pixels)))
+    if pixels is None:
+        np.copyto(out, flat)
+        return out
+    room = scratch("chosen", out.shape, flat.dtype)
+    np.take(flat, pixels, axis=-1, out=room, mode="clip")
+    np.copyto(out, room)
+    return out
+
+
+_OWN = threading.local()
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> Array:
+    """Return an array of this thread's own by that name; a fresh one each time would cost more than what is done in it."""
+    rooms: dict[tuple[str, str], Array] = _OWN.__dict__.setdefault("rooms", {})
+    place, size = (name, np.dtype(dtype).str), math.prod(shape)
+    if place not in rooms or rooms[place].size < size:
+        rooms[place] = np.empty(size, dtype)
+    return rooms[place][:size].reshape(shape)
 
 
 def alignment_of(action: Action) -> Alignment | None:

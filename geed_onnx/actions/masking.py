@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,8 +14,27 @@ from geed_onnx.actions.axes import Action, AxisAction, JointAction
 from geed_onnx.actions.fields import ChannelAction
 from geed_onnx.actions.grid import masked
 from geed_onnx.actions.operators import Array, disc
-from geed_onnx.errors import ActionError
+from geed_onnx.errors import ActionError, UnknownName
 from geed_onnx.groups import Group
+
+#: Where everything happens: `disc`, inside the inscribed disc; `none`, on the whole frame; `auto`, inside the disc
+#: where an element of the group resamples, since a turn by another angle than 90 degrees brings corners in and out.
+Mask = Literal["auto", "disc", "none"]
+MASKS: tuple[Mask, ...] = get_args(Mask)
+
+
+def mask_of(word: str) -> Mask:
+    """Return the mask of this name.
+
+    Raises
+    ------
+    UnknownName
+        If there is none.
+    """
+    for known in MASKS:
+        if word == known:
+            return known
+    raise UnknownName("mask", str(word), MASKS)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from geed_onnx.actions import Interpolation
+from geed_onnx.actions import Interpolation, Mask
 from geed_onnx.engine.partial import Partial, merge
 from geed_onnx.engine.plan import Opened, Plan, Progress, Settings, make_plan, open_file, plan_of
 from geed_onnx.engine.record import Measured
@@ -56,11 +56,11 @@ def measure(
     declared_action: bool = True,
     samples: int | Literal["all"] = 50,
     spread_samples: int | None = None,
-    reference_samples: int = 16,
+    reference_samples: int | None = None,
     seed: int = 0,
     level: float = 0.95,
     floor: bool = False,
-    mask: bool = False,
+    mask: Mask = "auto",
     interpolation: Interpolation = "bilinear",
     batch_size: int | None = None,
     provider: str = "auto",
@@ -100,11 +100,12 @@ def measure(
     spread_samples
         Points for M; by default 200, or as many as there are.
     reference_samples
-        Images on which floor and null are taken, the first of the sample.
+        Images on which floor and null are taken; by default all of the sample.
     floor
         Whether the floor of trivially acted taps is computed, by extra forward passes on g⁻¹(g x).
     mask
-        Whether everything outside the inscribed disc is set to 0, at the input and at maps alike.
+        `disc`: everything outside the inscribed disc is set to 0, at the input and at maps alike; `none`: nothing is;
+        `auto`: the disc where an element of the group resamples.
     interpolation
         How turns that are no permutation of the grid resample, at the input and at maps alike: `nearest`, `bilinear` or
         `bicubic` (whose over- and undershoots are kept in floating-point images). The Result says so, in

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import masked
 from geed_onnx.errors import DataError, UsageError
 from geed_onnx.sources import (
     ArraySource,
@@ -39,14 +38,13 @@ class Feed:
     layout: str | None
     """of arrays used as they are: NHWC ones are turned to NCHW for the group and back for the model"""
     dtype: str
-    mask: bool = False
 
     def prepare(self, raw: Array) -> Array:
         """Return what the group acts on: the sized image `(C, H, W)`, or the array with its channels first."""
         if self.preprocessing is not None:
-            return masked(sized(raw, self.preprocessing), self.mask)
+            return sized(raw, self.preprocessing)
         first = np.moveaxis(raw, -1, 0) if self.layout == "NHWC" and raw.ndim == 3 else raw
-        return masked(np.ascontiguousarray(first), self.mask and first.ndim == 3)
+        return np.ascontiguousarray(first)
 
     def model_input(self, x: Array) -> Array:
         """Return the rows `(B, …)` that the model is given, from rows that the group acted on."""
@@ -133,7 +131,6 @@ def prepare_file(
     input: str | None,
     layout: str | None,
     flags: Mapping[str, Any],
-    mask: bool,
 ) -> tuple[FileModel, Source]:
     """Read the file at the size of the data, and settle how the data become its input."""
     from geed_onnx.taps import image_input, read_graph
@@ -151,7 +148,7 @@ def prepare_file(
                 f"the graph does not tell whether its input {port.name!r} {list(port.shape)} is NCHW or NHWC; add"
                 " --layout NCHW or --layout NHWC"
             )
-        feed = Feed(None, layout, port.dtype, mask)
+        feed = Feed(None, layout, port.dtype)
     else:
         how = preprocessing_for(
             input_shape=tuple(d if isinstance(d, int) else None for d in port.shape),
@@ -161,7 +158,7 @@ def prepare_file(
             model_folder=graph.path.parent,
             flags={**given, "layout": declared_layout},
         )
-        feed = Feed(how, how.layout, port.dtype, mask)
+        feed = Feed(how, how.layout, port.dtype)
     first = feed.prepare(raw)
     concrete = feed.model_input(first[None]).shape
     if any(not isinstance(d, int) for d in port.shape[1:]):

@@ -18,6 +18,10 @@ from geed_onnx.results import SCHEMA
 from geed_onnx.variants import Variant
 
 
+#: Counted up when a number comes out otherwise for the same cell, so that what was measured before is measured anew.
+STATISTICS = 2
+
+
 def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
     """Return what the cells of a plan depend on, as JSON; None where the model is no file.
 
@@ -31,6 +35,7 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
     resampled = {} if settings.interpolation == "bilinear" else {"interpolation": settings.interpolation}
     return {
         "schema": SCHEMA,
+        "statistics": STATISTICS,
         "model": plan.model["sha256"],
         "input": plan.input,
         "constants": {name: _hashed(value) for name, value in sorted(plan.constants.items())},
@@ -45,7 +50,7 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         "seed": settings.seed,
         "level": settings.level,
         "floor": settings.floor,
-        "mask": settings.mask,
+        "mask": plan.masked,
         **resampled,
         "provider": plan.session.facts.provider,
         "tf32": plan.session.facts.tf32,

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.errors import MeasureError
-from geed_onnx.estimators import Deviations
+from geed_onnx.estimators import Broken, Deviations
 from geed_onnx.estimators import merge as merge_deviations
 from geed_onnx.sessions import SessionFacts
 from geed_onnx.sources import Fingerprint
@@ -28,15 +28,16 @@ class CellPart:
     ----------
     sample : Deviations
         m(f(gx), ρ(g) f̂(x)) of the share's images, `(n, |G|)`.
-    floor, null : Deviations or None
+    floor : Deviations or None
+    null : Broken or None
         Of the reference images; None in the shares that hold none of them.
     contrast : float or None
-        How far f of one reference image is from f of the next, above the optimum.
+        How far f of one image of the first block is from f of the next, above the optimum.
     """
 
     sample: Deviations
     floor: Deviations | None = None
-    null: Deviations | None = None
+    null: Broken | None = None
     contrast: float | None = None
 
 
@@ -56,6 +57,8 @@ class TapPart:
         f(x) of the spread points, where a variant needs M.
     zero_channels : {image id: number}
         How many channels of f(x) are zero everywhere, where a variant goes by channels.
+    sizes : {image id: ‖f(x)‖}
+        Where a distance depends on the scale of the features.
     """
 
     shape: tuple[int, ...]
@@ -63,6 +66,7 @@ class TapPart:
     cells: tuple[CellPart, ...]
     spread: Mapping[str, Array]
     zero_channels: Mapping[str, int]
+    sizes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -107,8 +111,6 @@ class Partial:
     taps : {tap: TapPart}
     images, points : Fingerprint
         Of the sample's images, and of the spread points outside it.
-    reference : tuple[str, ...]
-        Ids of the reference images in the sample's order; empty where share 0 is not in here.
     skipped : {image id: place}
         The unreadable images left out, each with its place in the order of reading.
     """
@@ -120,7 +122,6 @@ class Partial:
     taps: Mapping[str, TapPart]
     images: Fingerprint
     points: Fingerprint
-    reference: tuple[str, ...] = ()
     skipped: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -165,7 +166,6 @@ def merge(a: Partial, b: Partial) -> Partial:
         taps={name: _merge_taps(name, tap, b.taps[name]) for name, tap in a.taps.items()},
         images=images,
         points=points,
-        reference=_either(a.reference or None, b.reference or None, "the reference images") or (),
         skipped=_union(a.skipped, b.skipped, lambda x, y: x == y, "skipped image"),
     )
 
@@ -183,22 +183,23 @@ def _merge_taps(name: str, a: TapPart, b: TapPart) -> TapPart:
         cells=tuple(_merge_cells(name, x, y) for x, y in zip(a.cells, b.cells, strict=True)),
         spread=_union(a.spread, b.spread, np.array_equal, f"tap {name!r}: spread point"),
         zero_channels=_union(a.zero_channels, b.zero_channels, lambda x, y: x == y, f"tap {name!r}: image"),
+        sizes=_union(a.sizes, b.sizes, lambda x, y: x == y, f"tap {name!r}: image"),
     )
 
 
 def _merge_cells(name: str, a: CellPart, b: CellPart) -> CellPart:
     return CellPart(
         sample=merge_deviations(a.sample, b.sample),
-        floor=_merge_levels(a.floor, b.floor),
-        null=_merge_levels(a.null, b.null),
+        floor=_merged(a.floor, b.floor, merge_deviations),
+        null=_merged(a.null, b.null, Broken.merge),
         contrast=_either(a.contrast, b.contrast, f"tap {name!r}: the contrast of the reference images"),
     )
 
 
-def _merge_levels(a: Deviations | None, b: Deviations | None) -> Deviations | None:
+def _merged(a: V | None, b: V | None, union: Callable[[V, V], V]) -> V | None:
     if a is None or b is None:
         return b if a is None else a
-    return merge_deviations(a, b)
+    return union(a, b)
 
 
 def _either(a: V | None, b: V | None, what: str) -> V | None:

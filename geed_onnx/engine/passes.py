@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,18 +26,40 @@ MICRO_BATCH_BYTES = 8 << 20
 MOST_ROWS = 256
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The images of one block of references, whose f(x) runs ahead of their orbits.
+
+    Attributes
+    ----------
+    number : int
+        Which of the plan's blocks.
+    pieces : sequence of futures
+        f(x) of its images in order, each {tap: (some, …)}.
+    """
+
+    number: int
+    ids: tuple[str, ...]
+    indices: tuple[int, ...]
+    pieces: Sequence[Future[dict[str, Array]]]
+
+    def identity(self, tap: str) -> list[Array]:
+        """Return f(x) of every image, (1, …) each; waits for the passes."""
+        return [row[None] for piece in self.pieces for row in piece.result()[tap]]
+
+
 @dataclass(frozen=True)
 class Batch:
     """Images of one micro-batch: `x` is `(B, *shape)`, what the group acts on; `raw` the arrays as read."""
 
     start: int
-    """place of its first image among those it was cut from"""
+    """place of its first image in the block, or among those it was cut from"""
     indices: tuple[int, ...]
     ids: tuple[str, ...]
     raw: tuple[Array, ...]
     x: Array
-    known: bool = False
-    """whether f(x) itself was run before"""
+    block: Block | None = None
+    """the block of references that its images are of"""
 
 
 class Runner:
@@ -98,14 +120,6 @@ class Runner:
         return orbits
 
 
-def batches(images: Iterator[Image], at_once: int, *, known: bool = False) -> Iterator[Batch]:
-    """Yield images in batches of `at_once`."""
-    start = 0
-    while chunk := list(islice(images, max(1, at_once))):
-        yield batch_of(chunk, start, known=known)
-        start += len(chunk)
-
-
 def grouped(images: Iterator[Image], size: int, place: Mapping[int, int]) -> Iterator[Batch]:
     """Yield images in batches of those whose places `{index: place}` fall into one span of `size`.
 
@@ -118,18 +132,10 @@ def grouped(images: Iterator[Image], size: int, place: Mapping[int, int]) -> Ite
         start += len(batch.ids)
 
 
-def batch_of(images: Sequence[Image], start: int = 0, *, known: bool = False) -> Batch:
+def batch_of(images: Sequence[Image], start: int = 0, block: Block | None = None) -> Batch:
     """Return one batch of these images; `start` is the place of the first."""
     numbers, ids, raw, x = zip(*images, strict=True)
-    return Batch(start, numbers, ids, raw, np.stack(x), known)
-
-
-def mixed(some: Iterator[Batch], others: Iterator[Batch]) -> Iterator[Batch]:
-    """Yield one of `some`, then two of the `others`, until both have ended."""
-    for batch in some:
-        yield batch
-        yield from islice(others, 2)
-    yield from others
+    return Batch(start, numbers, ids, raw, np.stack(x), block)
 
 
 def in_order(

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import (
     Action,
     Declared,
     Interpolation,
+    Mask,
     input_action,
     interpolation_of,
+    mask_of,
+    masked,
+    motion_classes,
     parse_declared,
     within_disc,
 )
@@ -30,6 +36,8 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 DEFAULT_SPREAD = 200
+#: Reference images of one block; their orbits are what is in memory at once.
+BLOCK = 16
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,18 @@ class Settings:
 
     samples: int | Literal["all"] = 50
     spread_samples: int | None = None
-    reference_samples: int = 16
+    reference_samples: int | None = None
+    """None: all of the sample"""
     seed: int = 0
     level: float = 0.95
     floor: bool = False
-    mask: bool = False
+    mask: Mask = "auto"
     batch_size: int | None = None
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         interpolation_of(self.interpolation)
+        mask_of(self.mask)
         for word, value, least in (
             ("spread samples", self.spread_samples, 2),
             ("reference samples", self.reference_samples, 0),
@@ -91,6 +101,8 @@ class Plan:
     variants: tuple[Variant, ...]
     acts: Mapping[str, str | Declared]
     settings: Settings
+    references: tuple[tuple[int, ...], ...] = ()
+    """the first of the indices, in blocks inside which broken orbits are made"""
     metadata: Mapping[str, str] = field(default_factory=dict)
     skip_bad: bool = False
     input: str | None = None
@@ -100,11 +112,22 @@ class Plan:
     notes: tuple[str, ...] = ()
     """what of the file's own declarations was left aside"""
 
+    @property
+    def masked(self) -> bool:
+        """Whether everything happens inside the inscribed disc."""
+        return wants_disc(self.settings.mask, self.acting)
+
+    @cached_property
+    def motions(self) -> tuple[int, ...]:
+        """For every element the first one that moves the input exactly as it does."""
+        return motion_classes(self.acting)
+
     def images(self, indices: Sequence[int]) -> Iterator[tuple[int, str, Array, Array]]:
         """Yield (index, id, raw array, array the group acts on), one at a time."""
         shape = self.acting.shape
         for index, (name, raw) in self._items(indices):
             x = self.feed.prepare(raw)
+            x = masked(x, self.masked and x.ndim == 3)
             if x.shape != shape:
                 raise DataError(
                     f"{self.source.uri}: image {name!r} has shape {raw.shape}, but the first one came to {shape}; all"
@@ -135,6 +158,31 @@ def draw_indices(source: Source, settings: Settings) -> tuple[tuple[int, ...], t
         )
     count = min(settings.spread_samples or DEFAULT_SPREAD, len(everything))
     return sample, draw(source, count, settings.seed)
+
+
+def reference_blocks(
+    indices: Sequence[int], count: int | None, seed: int, cluster: Mapping[int, str] | None = None
+) -> tuple[tuple[int, ...], ...]:
+    """Return the reference images in blocks of 16 or a few more, no two of one cluster in a block.
+
+    They are the first `count` (None: all) of a permutation by the seed of the sorted sample, so that neither the order
+    of a folder nor that of the sample says who partners whom.
+    """
+    order = [sorted(indices)[i] for i in np.random.default_rng(seed).permutation(len(indices))][:count]
+    groups: dict[object, list[int]] = {}
+    for index in order:
+        groups.setdefault(index if cluster is None else cluster[index], []).append(index)
+    sizes = [len(g) for g in groups.values()]
+    # of a cluster that would need more blocks than the others fill, only some are taken
+    most = max((q for q in set(sizes) if sum(min(s, q) for s in sizes) >= q * min(8, len(sizes))), default=1)
+    dealt = [index for g in groups.values() for index in g[:most]]
+    blocks = max(1, len(dealt) // BLOCK, most)
+    return tuple(tuple(dealt[b::blocks]) for b in range(blocks) if dealt[b::blocks])
+
+
+def wants_disc(mask: Mask, acting: Action) -> bool:
+    """Say whether everything is to happen inside the inscribed disc, for this action on the input."""
+    return mask == "disc" or (mask == "auto" and any(acting.resampled_by))
 
 
 def targets_of(taps: Sequence[Tap], layout: str | None) -> tuple[Target, ...]:
@@ -299,14 +347,13 @@ def make_plan(
             input=input,
             layout=layout,
             preprocessing=preprocessing,
-            mask=settings.mask,
             runtime=runtime,
             skip_bad=skip_bad,
             fits=fits,
             suits=lambda targets: chosen_variants(variants, targets),
         )
     else:
-        opened = _open_callable(model, source(), taps, layout, settings.mask, skip_bad, fits)
+        opened = _open_callable(model, source(), taps, layout, skip_bad, fits)
     return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings)
 
 
@@ -321,21 +368,26 @@ def plan_of(
 ) -> Plan:
     """Return the plan for one group and sample of a model that was opened on its data."""
     picked = chosen_variants(variants, opened.targets)
-    indices, spread = draw_indices(opened.source, settings)
+    sample, spread = draw_indices(opened.source, settings)
+    blocks = reference_blocks(sample, settings.reference_samples, settings.seed)
+    first = [index for block in blocks for index in block]
+    done = set(first)
+    acting = input_action(group, opened.shape, settings.interpolation)
     return Plan(
         session=opened.session,
         model=opened.model,
         source=opened.source,
-        indices=indices,
+        indices=(*first, *(i for i in sample if i not in done)),
         spread_indices=spread if _wants_spread(picked, opened.targets) else (),
         group=group,
-        acting=within_disc(input_action(group, opened.shape, settings.interpolation), settings.mask),
+        acting=within_disc(acting, wants_disc(settings.mask, acting)),
         feed=opened.feed,
         targets=opened.targets,
         explicit=opened.explicit,
         variants=picked,
         acts=chosen_acts(acts, opened.targets, declared=declared),
         settings=settings,
+        references=blocks,
         metadata=opened.metadata,
         skip_bad=opened.skip_bad,
         input=opened.input,
@@ -356,7 +408,6 @@ def open_file(
     input: str | None,
     layout: str | None,
     preprocessing: Mapping[str, Any],
-    mask: bool,
     runtime: RuntimeOptions,
     skip_bad: bool,
     fits: Callable[[tuple[int, ...]], object] = _anything,
@@ -372,7 +423,7 @@ def open_file(
 
     # before the data, because the model is named first
     graph = read_graph(model)
-    file, source = prepare_file(graph, data(), input=input, layout=layout, flags=preprocessing, mask=mask)
+    file, source = prepare_file(graph, data(), input=input, layout=layout, flags=preprocessing)
     name = file.port.name
     chosen = resolve_taps(file.graph, taps, input=name) if taps else choose_taps(file.graph, input=name)
     if not chosen:
@@ -404,7 +455,6 @@ def _open_callable(
     source: Source,
     taps: Sequence[str] | None,
     layout: str | None,
-    mask: bool,
     skip_bad: bool,
     fits: Callable[[tuple[int, ...]], object],
 ) -> Opened:
@@ -416,7 +466,7 @@ def _open_callable(
     if not source.as_is:
         raise UsageError("a model that is no file has no declared input: give arrays that are its input")
     raw = first_raw(source)
-    feed = Feed(None, layout, raw.dtype.name, mask)
+    feed = Feed(None, layout, raw.dtype.name)
     first = feed.prepare(raw)
     fits(first.shape)
     try:

@@ -21,6 +21,7 @@ from geed_onnx.estimators import (
     Tables,
     calibrated,
     calibrated_change,
+    no_spread,
     restricted,
     spread,
     value_change,
@@ -28,6 +29,7 @@ from geed_onnx.estimators import (
 )
 from geed_onnx.groups import Group
 from geed_onnx.results import CellTables, Result, finite
+from geed_onnx.variants import largest_value
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,6 @@ def record(
     tap: TapPart,
     cell: Cell,
     part: CellPart,
-    reference: tuple[str, ...],
     data: Mapping[str, Any],
     runtime: Mapping[str, Any],
     notes: tuple[str, ...],
@@ -61,14 +62,15 @@ def record(
         sample=table,
         normaliser=cell.variant.scale,
         optimum=cell.variant.m.optimum,
-        largest=cell.variant.m.largest,
+        largest=_largest(cell, tap),
+        scale=_scale(tap, m),
         spread=m,
         floor=part.floor,
         null=part.null,
-        reference=reference,
+        exact=_exact(plan, cell),
     )
-    reason = cell.reason or _no_value(tables, table)
-    common = _common(plan, tap, cell, part, data, runtime, (*notes, *_notes(tap, cell, part))) | {"key": key}
+    reason = cell.reason or _no_value(tables, plan.settings.level)
+    common = _common(plan, tap, cell, part, data, runtime, (*notes, *_notes(plan, tap, cell, part))) | {"key": key}
     if reason is not None:
         return Measured(Result(**common, **_without_value(plan, tables), reason=reason), CellTables(table))
     estimate = value_of(tables, plan.settings.level)
@@ -78,12 +80,38 @@ def record(
         **_estimate(estimate),
         **_levels(tables),
         **_calibrated(calibration.estimate),
-        per_element=tuple(tables.normalised(float(v)) for v in table.per_element),
-        reason=calibration.reason,
+        per_element=_by_element(tables, table),
+        floor_per_element=_by_element(tables, part.floor),
+        null_per_element=_by_element(tables, part.null and part.null.values),
+        reason=None,
+        calibrated_reason=calibration.reason,
         parts=_parts(plan, cell, tables),
     )
     changes = value_change(tables), calibrated_change(tables) if calibration.estimate is not None else None
     return Measured(result, CellTables(table, *changes))
+
+
+def _largest(cell: Cell, tap: TapPart) -> float:
+    if cell.action is None:
+        return cell.variant.m.largest
+    return largest_value(cell.variant, cell.action.group.order, len(cell.action.kernel), tap.shape[-1])
+
+
+def _exact(plan: Plan, cell: Cell) -> bool:
+    """Say whether no element moves input or tap: then every deviation is at equality, whatever the image."""
+    return not any(plan.motions) and cell.action is not None and len(cell.action.kernel) == plan.group.order
+
+
+def _scale(tap: TapPart, m: Spread | None) -> float:
+    """Return the root mean square norm of the features, where a distance depends on it; 1 elsewhere."""
+    if m is not None:
+        return m.scale
+    sizes = np.array(list(tap.sizes.values()))
+    return float(np.sqrt((sizes**2).mean())) if len(sizes) else 1.0
+
+
+def _by_element(tables: Tables, table: Deviations | None) -> tuple[float, ...] | None:
+    return None if table is None else tuple(tables.normalised(float(v)) for v in table.per_element)
 
 
 def _parts(plan: Plan, cell: Cell, tables: Tables) -> dict[str, dict[str, Any]] | None:
@@ -111,7 +139,8 @@ def _part(plan: Plan, cell: Cell, tables: Tables) -> dict[str, Any]:
         **{name: found[name] for name in ("value", "low", "high")},
         **{name: levels[name] for name in ("floor", "null")},
         **_calibrated(calibration.estimate),
-        "reason": calibration.reason,
+        "reason": None,
+        "calibrated_reason": calibration.reason,
     }
 
 
@@ -130,7 +159,8 @@ def _zero_channels(tap: TapPart, cell: Cell) -> float | None:
     return sum(tap.zero_channels.values()) / channels if channels and by_channel(cell.variant) else None
 
 
-def _no_value(tables: Tables, table: Deviations) -> str | None:
+def _no_value(tables: Tables, level: float) -> str | None:
+    table = tables.sample
     if len(table) == 0:
         return "no image was measured"
     if not np.isfinite(table.values).all():
@@ -138,11 +168,7 @@ def _no_value(tables: Tables, table: Deviations) -> str | None:
             "the deviation is infinite for some images: they are relative to something that is zero there (a class of"
             " probability 0, a vanishing feature); use a bounded distance (jensen-shannon, cosine)"
         )
-    if tables.spread is not None:
-        if len(tables.spread.ids) < 2:
-            return "the spread M needs at least two distinct images"
-        return tables.normaliser.problem(tables.spread)
-    return None
+    return no_spread(tables, level)
 
 
 def group_facts(group: Group, interpolation: Interpolation) -> dict[str, Any]:
@@ -198,7 +224,7 @@ def _common(
     }
 
 
-def _notes(tap: TapPart, cell: Cell, part: CellPart) -> tuple[str, ...]:
+def _notes(plan: Plan, tap: TapPart, cell: Cell, part: CellPart) -> tuple[str, ...]:
     notes = []
     if tap.logits:
         notes.append(f"{cell.target.name} does not sum to 1: taken as logits, softmax in float64")
@@ -207,10 +233,10 @@ def _notes(tap: TapPart, cell: Cell, part: CellPart) -> tuple[str, ...]:
     folded = [f for f in cell.target.flags if f.startswith("folded-batch-norm")]
     if folded:
         notes.append(f"{cell.target.name} carries a folded batch norm: it is the norm's output, not the convolution's")
-    if cell.action is not None and 0 < _reference_samples(part) < cell.action.group.order:
+    if cell.action is not None and 0 < _reference_samples(part) < len({*plan.motions}):
         notes.append(
-            f"the null has {_reference_samples(part)} reference images for {cell.action.group.order} elements, so some"
-            " elements meet their own image; --reference-samples takes more"
+            f"the null has {_reference_samples(part)} reference images for {len({*plan.motions})} motions, so some share"
+            " an image; --reference-samples takes more"
         )
     return tuple(notes)
 
@@ -231,8 +257,8 @@ def _estimate(e: Estimate) -> dict[str, Any]:
 
 def _levels(tables: Tables) -> dict[str, Any]:
     optimum = tables.normalised(tables.optimum)
-    null = None if tables.null is None else tables.normalised(float(tables.null.values.mean()))
-    floor = optimum if tables.floor is None else tables.normalised(float(tables.floor.values.mean()))
+    null = None if tables.null is None else tables.normalised(tables.null.values.mean)
+    floor = optimum if tables.floor is None else tables.normalised(tables.floor.mean)
     return {
         "optimum": finite(optimum),
         "spread": None if tables.spread is None else finite(tables.spread.value),

@@ -10,10 +10,10 @@ Whole micro-batches are shared out, because a runtime may round one image in ano
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from geed_onnx.engine.keys import cell_key, hashed, plan_facts
 from geed_onnx.engine.partial import Conditions, Partial, merge
-from geed_onnx.engine.passes import Batch, Image, Runner, batch_of, batches, grouped, in_order, mixed
+from geed_onnx.engine.passes import Batch, Block, Image, Runner, batch_of, grouped, in_order
 from geed_onnx.engine.plan import Plan, Progress
 from geed_onnx.engine.record import Measured, record
 from geed_onnx.engine.tally import Tally, TapDigest, cells_of
@@ -31,15 +31,15 @@ from geed_onnx.sources import Fingerprint, plausible
 __all__ = ["Conditions", "Partial", "finish", "measure_part", "merge", "notes_of", "rows_of"]
 
 Array = npt.NDArray[Any]
-#: Into how many pieces f(x) of the reference images is cut, however many workers there are.
+#: Into how many pieces f(x) of a block is cut, however many workers there are.
 IDENTITY_PIECES = 4
 
 
 def measure_part(plan: Plan, part: int, parts: int, *, progress: Progress | None = None) -> Partial:
-    """Measure one share of a plan's images: share 0 has the reference images, the others only of the rest.
+    """Measure one share of a plan's images: whole blocks of reference images, and whole micro-batches of the rest.
 
     Every share looks at the first images of the sample, so that all come to the same decisions.  Memory is one
-    micro-batch, beside the tables.
+    block of references, beside the tables.
 
     Parameters
     ----------
@@ -60,10 +60,7 @@ def measure_part(plan: Plan, part: int, parts: int, *, progress: Progress | None
     with ThreadPoolExecutor(plan.session.facts.workers) as executor:
         share = _Share(plan, part, parts, Runner(plan, progress, -(-rows_of(plan) // parts)), Tally(plan), executor)
         try:
-            run = share.run_with_reference() if part == 0 else share.run_ordinary()
-            share.run_points(run)
-            if part == 0 and plan.settings.floor:
-                share.run_floors()
+            share.run()
             return share.partial()
         finally:
             share.tally.close()
@@ -97,7 +94,7 @@ def finish(plan: Plan, partial: Partial) -> list[Measured]:
         "fingerprint": partial.images.hexdigest(),
         "samples": len(partial.images),
         "preprocessing": how.to_json() if how else "as is",
-        "mask": "disc" if plan.settings.mask else None,
+        "mask": "disc" if plan.masked else None,
     }
     rows = min(s.rows for s in partial.shares.values())
     runtime = {**partial.shares[0].facts.to_json(), "batch": rows, "geed_onnx": _version()}
@@ -108,7 +105,7 @@ def finish(plan: Plan, partial: Partial) -> list[Measured]:
         tap = partial.taps[target.name]
         for cell, left in zip(cells_of(plan, target, tap.shape), tap.cells, strict=True):
             key = cell_key(known, plan, target, cell.variant)
-            found.append(record(plan, tap, cell, left, partial.reference, data, runtime, notes, key))
+            found.append(record(plan, tap, cell, left, data, runtime, notes, key))
     return found
 
 
@@ -177,147 +174,119 @@ class _Share:
             taps=self.tally.parts(),
             images=self.images,
             points=self.points,
-            reference=tuple(self.tally.reference_ids),
             skipped=self.skipped,
         )
 
-    # --- the sample ---------------------------------------------------------------------------------------------
+    # --- work ---------------------------------------------------------------------------------------------------
 
-    def run_with_reference(self) -> slice:
-        """Run the reference images and this share's run of the rest; returns which spread points are its own."""
-        settings, everything = self.plan.settings, self.plan.indices
-        many = settings.reference_samples > 0
-        images = self._read(everything, 0)
-        head = list(islice(images, max(1, settings.reference_samples)))
-        first = self._first(head)
-        self.warnings = tuple(
-            plausible(self.plan.feed.model_input(first.x), self.plan.feed.preprocessing, self.plan.metadata)
-        )
-        identity = self._identity(first)
-
-        def reference(batch: Batch) -> list[TapDigest]:
-            rows = slice(batch.start, batch.start + len(batch.ids))
-            known = {name: _joined(y[rows]) for name, y in identity.items()}
-            return self.tally.digest(batch, self.runner.orbits(batch, known), reference=many)
-
-        sample, points = self._split(self._behind(head), spare=0)
-        # a stream is read through once if it can be
-        rest = images if sample.stop == len(everything) else self._read(everything[sample], sample.start)
-        # reference orbits take longer to digest: among others, so that workers seldom wait for one another
-        stream = mixed(batches(iter(head), self.cut[0], known=True), self._batches(rest, sample))
-        references = 0
-        for batch in self._taken(stream, reference):
-            references += len(batch.ids) if batch.known else 0
-            if batch.known and references == len(head):
-                identity.clear()
-                if many:
-                    self.tally.finish_reference(first)
-        return points
-
-    def run_ordinary(self) -> slice:
-        """Run this share's run of the sample; returns which spread points are its own."""
-        everything, wanted = self.plan.indices, max(1, self.plan.settings.reference_samples)
-        # where the reference images end shows only in reading them, if some may be left out
-        some = everything if self.plan.skip_bad else everything[: min(2, wanted)]
-        head = list(islice(self._read(some, 0), wanted))
-        first = self._first(head[:2])
+    def run(self) -> None:
+        """Run this share: its blocks of references, its run of the rest, its spread points."""
+        first = self._first()
         self._bind(first.x)
-        behind = self._behind(head) if self.plan.skip_bad else min(wanted, len(everything))
-        sample, points = self._split(behind, spare=len(first.x))
-        for _ in self._taken(self._batches(self._read(everything[sample], sample.start), sample)):
-            pass
-        return points
+        if self.part == 0:
+            self.warnings = tuple(
+                plausible(self.plan.feed.model_input(first.x), self.plan.feed.preprocessing, self.plan.metadata)
+            )
+        sample, points = self._split(len(first.x))
+        stream = self._stream(sample)
+        for batch, digest in in_order(self.executor, self.plan.session.facts.workers, stream, self._work):
+            self.tally.take(batch, digest)
+            self.images.add_all(batch.ids, batch.raw)
+        self._run_points(points)
 
-    def _first(self, head: Sequence[Image]) -> Batch:
+    def _first(self) -> Batch:
+        """Return the first two images of the sample: two, so that a session can tell whether a batch mixes its images."""
+        indices = self.plan.indices if self.plan.skip_bad else self.plan.indices[:2]
+        head = list(islice(self._read(indices, 0), 2))
         if not head:
             raise DataError(f"{self.plan.source.uri}: no image could be read")
         return batch_of(head)
 
-    def _behind(self, head: Sequence[Image]) -> int:
-        """Return the place behind the reference images, in the sample's order."""
-        if len(head) < max(1, self.plan.settings.reference_samples):
-            return len(self.plan.indices)
-        return self.plan.indices.index(head[-1][0]) + 1
-
-    def _bind(self, x: Array) -> dict[str, Array]:
+    def _bind(self, x: Array) -> None:
         """Run the first rows of all, which settle shapes, logits and the size of a micro-batch for every share."""
         outputs = self.runner.run(x)
         self.tally.bind(outputs)
         at_once = self.runner.orbits_at_once(outputs)
         self.cut = at_once, self.runner.rows or 1
-        return outputs
 
-    def _identity(self, head: Batch) -> dict[str, list[Array]]:
-        """Return f(x) of the reference images, {tap: [(1, …) each]}, which their orbits' nulls are held against."""
-        outputs = self._bind(head.x[:2])  # two, so that a session can tell whether a batch mixes its images
-        rest = head.x[2:]
-        # not by the number of workers: a pass of one row may be rounded in another way than one of several
-        size = min(self.cut[1], max(2, -(-len(rest) // IDENTITY_PIECES)))
-        pieces = [rest[i : i + size] for i in range(0, len(rest), size)]
-        parts = [outputs, *self.executor.map(self.runner.run, pieces)]
-        identity = {name: [row[None] for part in parts for row in part[name]] for name in outputs}
-        if self.plan.settings.reference_samples:
-            self.tally.add_centres(head.ids, identity)
-        return identity
+    def _split(self, spare: int) -> tuple[slice, slice]:
+        """Return this share's places in the sample and among the spread points.
 
-    def _split(self, head: int, spare: int) -> tuple[slice, slice]:
-        """Return which of the sample, whose first `head` are share 0's, and which of the points are this share's.
-
-        Shares are runs of whole micro-batches, and even.  `spare` passes were made beside those.
+        The work is cut into blocks of references and whole micro-batches, and every share has a run of these pieces.
+        `spare` passes were made beside those.
         """
-        (at_once, rows), beside = self.cut, len(_beside(self.plan))
-        rest = len(self.plan.indices) - head
-        chunks = -(-rest // at_once)
-        start, end = _run(chunks + -(-beside // rows), head / at_once, self.part, self.parts)
-        sample = slice(*(head + min(i * at_once, rest) for i in (start, end)))
-        points = slice(*(min(max(i - chunks, 0) * rows, beside) for i in (start, end)))
-        own = sample.stop - sample.start + (head if self.part == 0 else 0)
-        self.runner.total = spare + own * self.plan.group.order + points.stop - points.start
-        return sample, points
+        (at_once, rows), order = self.cut, self.plan.group.order
+        pieces = [len(block) for block in self.plan.references]
+        rest, beside = len(self.plan.indices) - sum(pieces), len(_beside(self.plan))
+        pieces += [min(at_once, rest - start) for start in range(0, rest, at_once)]
+        points = [min(rows, beside - start) for start in range(0, beside, rows)]
+        work = np.cumsum([0, *(n * order for n in pieces), *points])
+        # a piece belongs to the share in whose part of the whole its middle lies
+        middle = (work[:-1] + work[1:]) / 2 * self.parts / max(work[-1], 1)
+        own = np.flatnonzero(middle.astype(int) == self.part)
+        start, end = (int(own[0]), int(own[-1]) + 1) if len(own) else (0, 0)
+        self.runner.total = spare + int(work[end] - work[start])
+        return (
+            slice(sum(pieces[:start]), sum(pieces[:end])),
+            slice(*(sum(points[: max(i - len(pieces), 0)]) for i in (start, end))),
+        )
 
-    def _batches(self, images: Iterator[Image], sample: slice) -> Iterator[Batch]:
-        return grouped(images, self.cut[0], {index: i for i, index in enumerate(self.plan.indices[sample])})
+    def _stream(self, sample: slice) -> Iterator[Batch]:
+        """Yield the batches of these places of the sample, read through once: blocks of references, then the rest."""
+        blocks = self.plan.references
+        piece = {index: number for number, block in enumerate(blocks) for index in block}
+        rest = self.plan.indices[len(piece) :]
+        piece |= {index: len(blocks) + i // self.cut[0] for i, index in enumerate(rest)}
+        images = self._read(self.plan.indices[sample], sample.start)
+        for number, some in groupby(images, lambda image: piece[image[0]]):
+            if number < len(blocks):
+                yield from self._block(number, list(some))
+            else:
+                yield batch_of(list(some))
 
-    def _taken(
-        self, stream: Iterator[Batch], reference: Callable[[Batch], list[TapDigest]] | None = None
-    ) -> Iterator[Batch]:
-        """Run orbits and take them in, in order; yields what was taken in."""
+    def _block(self, number: int, images: Sequence[Image]) -> Iterator[Batch]:
+        """Yield the batches of a block, whose f(x) is on its way: their nulls are held against it."""
+        # not by the number of workers: a pass of one row may be rounded in another way than one of several
+        size = min(self.cut[1], max(2, -(-len(images) // IDENTITY_PIECES)))
+        pieces = [
+            self.executor.submit(self.runner.run, np.stack([x for *_, x in images[i : i + size]]))
+            for i in range(0, len(images), size)
+        ]
+        indices, ids, *_ = zip(*images, strict=True)
+        block = Block(number, ids, indices, pieces)
+        for start in range(0, len(images), self.cut[0]):
+            yield batch_of(images[start : start + self.cut[0]], start, block)
 
-        def work(batch: Batch) -> list[TapDigest]:
-            if batch.known and reference is not None:
-                return reference(batch)
-            return self.tally.digest(batch, self.runner.orbits(batch), reference=False)
+    def _work(self, batch: Batch) -> list[TapDigest]:
+        if batch.block is None:
+            return self.tally.digest(batch, self.runner.orbits(batch))
+        rows = slice(batch.start, batch.start + len(batch.ids))
+        known = {t.name: _joined(batch.block.identity(t.name)[rows]) for t in self.plan.targets}
+        outputs = self.runner.orbits(batch, known)
+        return self.tally.digest(batch, outputs, self._back(batch, outputs) if self.plan.settings.floor else None)
 
-        for batch, digest in in_order(self.executor, self.plan.session.facts.workers, stream, work):
-            self.tally.take(batch, digest)
-            self.images.add_all(batch.ids, batch.raw)
-            yield batch
+    def _back(self, batch: Batch, outputs: dict[str, list[Array]]) -> dict[str, list[Array]] | None:
+        """Run g⁻¹(g x): what resampling the input alone does to taps it should not move."""
+        acting = self.plan.acting
+        turns = sorted({t for t in acting.resampled_by if t})
+        if not turns:
+            return None
+        # elements of one turn lose the same, so one pass serves them all
+        some = [acting.resampled_by.index(turn) for turn in turns]
+        x = np.concatenate([acting(acting.group.inverse(g), acting(g, batch.x)) for g in some])
+        found = {name: np.split(y, len(turns)) for name, y in self.runner.run(x).items()}
+        return {
+            name: [found[name][turns.index(t)] if t else y[0] for t in acting.resampled_by]
+            for name, y in outputs.items()
+        }
 
-    # --- beside the sample --------------------------------------------------------------------------------------
-
-    def run_points(self, points: slice) -> None:
+    def _run_points(self, points: slice) -> None:
         """Run this share's spread points outside the sample, un-transformed."""
         indices = _beside(self.plan)[points]
         images = self._read(indices, len(self.plan.indices) + points.start)
         for batch in grouped(images, self.cut[1], {index: i for i, index in enumerate(indices)}):
             self.tally.add_points(batch.ids, self.runner.run(batch.x))
             self.points.add_all(batch.ids, batch.raw)
-
-    def run_floors(self) -> None:
-        """Run g⁻¹(g x) of the reference images: what resampling the input alone does to taps it should not move."""
-        acting = self.plan.acting
-        if not any(acting.resampled_by):
-            return
-        turns = sorted(set(acting.resampled_by))
-        for _, name, _, x in self.plan.images(self.tally.reference_indices):
-            rows = []
-            for turn in turns:
-                g = acting.resampled_by.index(turn)
-                # elements of one turn lose the same, so one pass serves them all
-                rows.append(acting(acting.group.inverse(g), acting(g, x[None])) if turn else x[None])
-            outputs = self.runner.run(np.concatenate(rows))
-            place = [turns.index(t) for t in acting.resampled_by]
-            self.tally.add_floor(name, {tap: y[place] for tap, y in outputs.items()})
 
     # --- reading ------------------------------------------------------------------------------------------------
 
@@ -338,18 +307,6 @@ class _Share:
 
     def _told(self) -> dict[str, str]:
         return dict(getattr(self.plan.source, "skipped", None) or {})
-
-
-def _run(chunks: int, head: float, part: int, parts: int) -> tuple[int, int]:
-    """Return which of `chunks` pieces of work are this part's, as (start, end), where part 0 has `head` already."""
-    each = (head + chunks) / parts
-    if head >= each and parts > 1:
-        first, others, part = 0.0, parts - 1, part - 1
-    else:
-        first, others = -head, parts
-    bounds = [round(first + (chunks - first) * i / others) for i in (part, part + 1)]
-    start, end = (min(max(b, 0), chunks) for b in bounds)
-    return start, end
 
 
 def _beside(plan: Plan) -> tuple[int, ...]:

@@ -5,33 +5,37 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, masked, output_action, within_disc
+from geed_onnx.actions import Action, output_action, turn_classes, within_disc
 from geed_onnx.engine.partial import CellPart, TapPart
-from geed_onnx.engine.passes import Batch
+from geed_onnx.engine.passes import Batch, Block
 from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.errors import ActionError, MeasureError
-from geed_onnx.estimators import Deviations, Floats
+from geed_onnx.estimators import Broken, Deviations, Floats
 from geed_onnx.variants import (
+    Null,
     Variant,
+    anchored_null,
     as_probabilities,
-    broken_deviation,
-    broken_orbit,
+    broken_null,
     deviations,
-    floor_deviations,
     looks_like_probabilities,
+    readings,
+    shifts,
 )
 
 Array = npt.NDArray[Any]
 
-#: Reference orbits beyond this are kept in a temporary file, not in memory.
+#: Orbits of a block beyond this are kept in a temporary file, not in memory.
 REFERENCE_BYTES = 1 << 30
+#: Broken orbits of a block are put together this many bytes at a time.
+BROKEN_BYTES = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Cell:
     action: Action | None
     reason: str | None = None
     """why there is no action, and nothing is measured"""
+    stated: bool = False
+    """whether somebody said how the tap answers to a motion, beyond invariance and moving pixels"""
 
     @property
     def bound(self) -> Action:
@@ -55,6 +61,19 @@ class Cell:
     def resamples(self) -> bool:
         """Whether the output action resamples, so that its floor comes from the activations at hand."""
         return self.action is not None and any(self.action.resampled_by)
+
+    @property
+    def anchored(self) -> bool:
+        """Whether f̂ is f(x) itself, so that its null needs no more of another image than that."""
+        return self.action is not None and len(self.action.kernel) == 1
+
+    def steps(self, plan: Plan, n: int) -> tuple[int, ...]:
+        """Return for every element how far on in a block of n images its partner stands."""
+        if not self.anchored:
+            return shifts(plan.motions, n)
+        # elements of one turn are held against one image, which is then resampled once
+        turns = turn_classes(self.bound.resampled_by)
+        return shifts([turn + 1 if motion else 0 for turn, motion in zip(turns, plan.motions, strict=True)], n)
 
 
 def cells_of(plan: Plan, target: Target, shape: tuple[int, ...]) -> tuple[Cell, ...]:
@@ -72,31 +91,39 @@ def _cell(plan: Plan, target: Target, variant: Variant, shape: tuple[int, ...]) 
     spec = plan.acts.get(target.name, variant.action)
     try:
         action = output_action(spec, plan.group, shape, plan.settings.interpolation)
-        return Cell(target, variant, within_disc(action, plan.settings.mask and target.kind == "map"))
+        action = within_disc(action, plan.masked and target.kind == "map")
     except ActionError as error:
         if plan.explicit or target.name in plan.acts:
             raise type(error)(f"tap {target.name!r}: {error}") from error
         return Cell(target, variant, None, reason=f"tap {target.name!r}: {error}")
+    stated = spec not in ("trivial", "pixels") and len(action.kernel) < plan.group.order
+    return Cell(target, variant, action, stated=stated)
 
 
 @dataclass
 class Rows:
-    """What is gathered of one cell, in the sample's order."""
+    """What is gathered of one cell, in the order of reading."""
 
     cell: Cell
     ids: list[str] = field(default_factory=list)
     values: list[Floats] = field(default_factory=list)
     floors: list[Floats] = field(default_factory=list)
     nulls: list[Floats] = field(default_factory=list)
+    """of the block at hand, where f̂ is f(x): by image and element, m(f(g x_j), ρ(g) f(x_i))"""
+    null_ids: list[str] = field(default_factory=list)
+    broken: list[Null] = field(default_factory=list)
     contrast: float | None = None
 
-    def part(self, reference: Sequence[str]) -> CellPart:
-        """Return it as tables keyed by image; floors and nulls are of the `reference` images."""
+    def part(self) -> CellPart:
+        """Return it as tables keyed by image."""
         order = self.cell.action.group.order if self.cell.action else 1
         sample = Deviations.of(self.ids, np.concatenate(self.values)) if self.values else Deviations.empty(order)
-        floor, null = (
-            Deviations.of(reference, np.concatenate(rows)) if rows else None for rows in (self.floors, self.nulls)
-        )
+        floor = null = None
+        if self.broken:
+            parts = [np.concatenate(part) for part in zip(*self.broken, strict=True)]
+            null = Broken.of(self.null_ids, *parts)
+        if self.floors:
+            floor = Deviations.of(self.null_ids, np.concatenate(self.floors))
         return CellPart(sample, floor, null, self.contrast)
 
 
@@ -110,19 +137,23 @@ class Gathered:
     logits: bool | None = None
     spread: dict[str, Array] = field(default_factory=dict)
     zero_channels: dict[str, int] = field(default_factory=dict)
-    centres: list[Array] = field(default_factory=list)
-    """f(x) of the reference images, each (1, …)"""
+    sizes: dict[str, float] = field(default_factory=dict)
+    centres: dict[int, list[Array]] = field(default_factory=dict)
+    """{block: f(x) of its images, each (1, …)}"""
     orbits: list[list[Array]] = field(default_factory=list)
+    """of the block at hand, [image][element] as (1, …), where a cell's f̂ is a mean over several elements"""
 
     @property
     def measured(self) -> list[Rows]:
         """The rows of the cells that have an action here."""
         return [r for r in self.rows if r.cell.action is not None]
 
-    def part(self, reference: Sequence[str]) -> TapPart:
+    def part(self) -> TapPart:
         """Return it as plain data keyed by image."""
-        cells = tuple(r.part(reference) for r in self.rows)
-        return TapPart(self.shape, self.logits, cells, dict(self.spread), dict(self.zero_channels))
+        cells = tuple(r.part() for r in self.rows)
+        return TapPart(
+            self.shape, self.logits, cells, dict(self.spread), dict(self.zero_channels), dict(self.sizes)
+        )
 
 
 @dataclass(frozen=True)
@@ -132,12 +163,12 @@ class TapDigest:
     rows: list[Floats]
     floors: list[Floats | None]
     nulls: list[Floats | None]
-    """by image and element: m(f(g x_j), ρ(g) f(x_{j−g})); None where f̂ is no single f(x)"""
     spread: dict[str, Array]
     orbits: list[list[Array]]
-    """whole orbits of reference images, [image][element] as (1, …), where a cell's f̂ is a mean over several"""
     zero_channels: list[int]
     """by image: how many channels of f(x) are zero everywhere; empty where no variant goes by channels"""
+    sizes: list[float]
+    """by image: ‖f(x)‖; empty where every distance is free of the features' scale"""
 
 
 class Tally:
@@ -149,18 +180,16 @@ class Tally:
         # here, the others are in forward passes, which hold no lock.
         self._turn = threading.Lock()
         self._gathered: dict[str, Gathered] = {}
-        self.reference_ids: list[str] = []
-        self.reference_indices: list[int] = []
         self._spread = frozenset(plan.spread_indices)
         self._spooled = 0
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def parts(self) -> dict[str, TapPart]:
         """Return {tap: what the images taken in so far leave behind}, in the order of the taps."""
-        return {name: gathered.part(self.reference_ids) for name, gathered in self._gathered.items()}
+        return {name: gathered.part() for name, gathered in self._gathered.items()}
 
     def close(self) -> None:
-        """Remove the temporary file of reference orbits, if there was one."""
+        """Remove the temporary file of orbits, if there was one."""
         for gathered in self._gathered.values():
             gathered.orbits.clear()
             gathered.centres.clear()
@@ -186,65 +215,109 @@ class Tally:
 
     # --- the sample ---------------------------------------------------------------------------------------------
 
-    def digest(self, batch: Batch, outputs: dict[str, list[Array]], *, reference: bool) -> list[TapDigest]:
-        """Reduce orbits `{tap: [(B, …) for every g]}` to what is kept of them; changes nothing, so threads may call it.
+    def digest(
+        self, batch: Batch, outputs: dict[str, list[Array]], back: dict[str, list[Array]] | None = None
+    ) -> list[TapDigest]:
+        """Reduce orbits `{tap: [(B, …) for every g]}` to what is kept of them; threads may call it side by side.
 
-        `reference`: the batch is of reference images, `batch.start` the place of its first among them.
+        `back` holds f(g⁻¹(g x)) in the same form, where floors are made from passes.
         """
         with self._turn:
-            return [self._digest(g, batch, outputs[g.target.name], reference) for g in self._gathered.values()]
+            return [
+                self._digest(g, batch, outputs[g.target.name], back[g.target.name] if back else None)
+                for g in self._gathered.values()
+            ]
 
-    def _digest(self, gathered: Gathered, batch: Batch, raw: list[Array], reference: bool) -> TapDigest:
+    def _digest(self, gathered: Gathered, batch: Batch, raw: list[Array], back: list[Array] | None) -> TapDigest:
         measured = [r.cell for r in gathered.measured]
         # products of channels tell NaN and Inf by themselves: a large map is then read from memory once less
         tells = len(raw) > 1 and any(c.variant.m.per_channel for c in measured)
-        elements = [self._understood(gathered, y, batch.ids, g, check=not tells) for g, y in enumerate(raw)]
-        rows = [deviations(elements, c.bound, c.variant.m) for c in measured]
+        elements = [self._understood(gathered, y, batch.ids, g, check=not tells or g == 0) for g, y in enumerate(raw)]
+        returned = None if back is None else [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(back)]
+        reference = batch.block is not None
+        rows, floors, nulls = [], [], []
+        for cell in measured:
+            others = self._others(gathered, cell, batch) if cell.anchored else None
+            found = readings(
+                elements,
+                cell.bound,
+                cell.variant.m,
+                floor=reference and cell.resamples,
+                others=others,
+                turned=self._turned(cell, batch, elements) if others is not None and cell.stated else None,
+            )
+            rows.append(found.deviations)
+            nulls.append(found.null)
+            floors.append(found.floor if returned is None or cell.resamples else _floor_of_passes(cell, returned))
         if tells and not all(np.isfinite(r).all() for r in rows):
             for g, y in enumerate(raw):
                 _check_finite(gathered.target.name, y, batch.ids, g)
         spread = [i in self._spread for i in batch.indices]
-        # a cell whose f̂ is f(x) needs no more of other images than f(x); others need the orbits whole
-        whole = reference and any(len(c.bound.kernel) > 1 for c in measured)
+        whole = reference and any(not c.anchored for c in measured)
         return TapDigest(
             rows=rows,
-            floors=[
-                floor_deviations(elements, c.bound, c.variant.m) if reference and c.resamples else None
-                for c in measured
-            ],
-            nulls=[
-                self._anchored_null(gathered, c, batch, elements) if reference and len(c.bound.kernel) == 1 else None
-                for c in measured
-            ],
+            floors=floors,
+            nulls=nulls,
             spread=self._spread_features(gathered, batch.ids, elements[0], spread),
             orbits=[[y[b : b + 1] for y in elements] for b in range(len(batch.ids))] if whole else [],
             zero_channels=self._zero_channels(gathered, elements[0]),
+            sizes=_sizes(gathered, elements[0]),
         )
 
-    def _anchored_null(self, gathered: Gathered, cell: Cell, batch: Batch, elements: list[Array]) -> Floats:
-        """Return m(f(g x_j), ρ(g) f(x_{j−g})) for the batch's images j, `(B, |G|)`; column 0 is at equality."""
-        n = len(gathered.centres)
-        out = np.full((len(batch.ids), len(elements)), cell.variant.m.optimum)
-        for g, element in enumerate(elements[1:], 1):
-            others = [gathered.centres[(batch.start + b - g) % n] for b in range(len(batch.ids))]
-            centre = others[0] if len(others) == 1 else np.concatenate(others)
-            out[:, g] = broken_deviation(g, element, centre, cell.bound, cell.variant.m)
-        return out
+    def _others(self, gathered: Gathered, cell: Cell, batch: Batch) -> list[Array] | None:
+        """Return for every element f(x_i) of the images i around which the batch's images j are partners, `(B, …)`."""
+        if batch.block is None or len(batch.block.ids) < 2:
+            return None
+        centres, n = self._centres(gathered, batch.block), len(batch.block.ids)
+        found: dict[int, Array] = {}
+        steps = cell.steps(self._plan, n)
+        for step in {*steps}:
+            some = [centres[(batch.start + b - step) % n] for b in range(len(batch.ids))]
+            found[step] = some[0] if len(some) == 1 else np.concatenate(some)
+        return [found[step] for step in steps]
+
+    def _centres(self, gathered: Gathered, block: Block) -> list[Array]:
+        if block.number not in gathered.centres:
+            name = gathered.target.name
+            gathered.centres[block.number] = [
+                self._understood(gathered, y, [image])
+                for image, y in zip(block.ids, block.identity(name), strict=True)
+            ]
+        return gathered.centres[block.number]
+
+    def _turned(self, cell: Cell, batch: Batch, elements: list[Array]) -> list[Array]:
+        """Return for every element f(g h x_j) `(B, …)` with another h for each image j.
+
+        Images that all stand upright answer alike whatever turns them; a partner in another orientation does not.
+        """
+        group = cell.bound.group
+        h = [self._orientation(batch.start + b) for b in range(len(batch.ids))]
+        return [
+            np.concatenate([elements[group.product(g, turn)][b : b + 1] for b, turn in enumerate(h)])
+            for g in group.elements
+        ]
+
+    def _orientation(self, place: int) -> int:
+        """Return the element that turns the image at this place of a block, where it is a partner."""
+        return place % self._plan.group.order
 
     def take(self, batch: Batch, digests: list[TapDigest]) -> None:
-        """Take in a digest; batches come in the sample's order."""
+        """Take in a digest; batches come in the order of reading, those of a block one after the other."""
         for gathered, digest in zip(self._gathered.values(), digests, strict=True):
             gathered.zero_channels |= zip(batch.ids, digest.zero_channels, strict=False)
+            gathered.sizes |= zip(batch.ids, digest.sizes, strict=False)
             gathered.spread |= digest.spread
             gathered.orbits.extend([self._kept(y) for y in orbit] for orbit in digest.orbits)
             kept = zip(gathered.measured, digest.rows, digest.floors, digest.nulls, strict=True)
             for rows, values, floors, nulls in kept:
                 rows.ids.extend(batch.ids)
                 rows.values.append(values)
-                if floors is not None:
+                if floors is not None and batch.block is not None:
                     rows.floors.append(floors)
                 if nulls is not None:
                     rows.nulls.append(nulls)
+        if batch.block is not None and batch.ids[-1] == batch.block.ids[-1]:
+            self._finish(batch.block)
 
     def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0, *, check: bool = True) -> Array:
         """Check a tap's values `(B, …)` of element g and bring them to what its kind means."""
@@ -255,8 +328,6 @@ class Tally:
             )
         if check:
             _check_finite(name, y, ids, g)
-        if gathered.target.kind == "map":
-            return masked(y, self._plan.settings.mask)
         if gathered.target.kind != "probability":
             return y
         if not gathered.logits and not looks_like_probabilities(y):
@@ -291,15 +362,8 @@ class Tally:
 
     # --- reference levels ---------------------------------------------------------------------------------------
 
-    def add_centres(self, ids: Sequence[str], identity: dict[str, list[Array]]) -> None:
-        """Take in f(x) of the reference images, `{tap: [(1, …) each]}`, before their orbits."""
-        for gathered in self._gathered.values():
-            if gathered.measured:
-                for name, y in zip(ids, identity[gathered.target.name], strict=True):
-                    gathered.centres.append(self._kept(self._understood(gathered, y, [name])))
-
     def _kept(self, y: Array) -> Array:
-        """Keep an array; in a file once what is kept outgrows memory."""
+        """Keep an array of the block at hand; in a file once what is kept outgrows memory."""
         self._spooled += y.nbytes
         if self._spooled <= REFERENCE_BYTES:
             return y
@@ -310,38 +374,42 @@ class Tally:
         file[:] = y
         return file
 
-    def finish_reference(self, batch: Batch) -> None:
-        """Complete nulls and contrasts once the orbits of all reference images were taken in, and let them go."""
-        n = len(batch.ids)
-        self.reference_ids, self.reference_indices = list(batch.ids), list(batch.indices)
+    def _finish(self, block: Block) -> None:
+        """Make the broken orbits of a block whose images were all taken in, and let its activations go."""
+        n = len(block.ids)
         for gathered in self._gathered.values():
+            centres = gathered.centres.pop(block.number, None)
             for kept in gathered.measured:
-                cell = kept.cell
-                if n < 2:
-                    kept.nulls.clear()
-                    continue
-                if kept.nulls:
-                    # row j held the elements of image j: element g belongs to the broken orbit of image j − g
-                    rows, elements = np.indices((n, self._plan.group.order))
-                    kept.nulls = [np.concatenate(kept.nulls)[(rows + elements) % n, elements]]
+                if n > 1:
+                    steps = kept.cell.steps(self._plan, n)
+                    kept.broken.append(
+                        anchored_null(_by_orbit(np.concatenate(kept.nulls), steps), steps)
+                        if kept.cell.anchored
+                        else self._broken(gathered, kept.cell, steps)
+                    )
+                    kept.null_ids.extend(block.ids)
+                    if block.number == 0:
+                        firsts = centres or [orbit[0] for orbit in gathered.orbits]
+                        kept.contrast = _contrast(kept.cell, firsts)
                 else:
-                    kept.nulls = [
-                        deviations(broken_orbit(gathered.orbits, i), cell.bound, cell.variant.m) for i in range(n)
-                    ]
-                kept.contrast = _contrast(cell, gathered.centres)
+                    kept.floors = kept.floors[: len(kept.broken)]
+                kept.nulls.clear()
             gathered.orbits.clear()
-            gathered.centres.clear()
+        self._spooled = 0
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
-    def add_floor(self, name: str, outputs: dict[str, Array]) -> None:
-        """Take in f(g⁻¹(g x)) of one reference image, `{tap: (|G|, …)}`, for actions that do not resample."""
-        for gathered in self._gathered.values():
-            rows = outputs[gathered.target.name]
-            y = [self._understood(gathered, row[None], [name], g) for g, row in enumerate(rows)]
-            for kept in gathered.measured:
-                cell = kept.cell
-                if not cell.resamples:
-                    acted = [cell.bound(g, row) for g, row in enumerate(y)]
-                    kept.floors.append(deviations(acted, cell.bound, cell.variant.m))
+    def _broken(self, gathered: Gathered, cell: Cell, steps: Sequence[int]) -> Null:
+        orbits, group = gathered.orbits, cell.bound.group
+
+        def orbit(g: int, images: npt.NDArray[np.intp]) -> Array:
+            turns = [self._orientation(j) if cell.stated and steps[g] else 0 for j in images]
+            return np.concatenate([orbits[j][group.product(g, h)] for j, h in zip(images, turns, strict=True)])
+
+        size = group.order * orbits[0][0].nbytes
+        rows = max(1, BROKEN_BYTES // max(size, 1))
+        return broken_null(orbit, len(orbits), steps, cell.bound, cell.variant.m, rows)
 
 
 def by_channel(variant: Variant) -> bool:
@@ -349,11 +417,36 @@ def by_channel(variant: Variant) -> bool:
     return variant.distance.startswith("channelwise")
 
 
+def _by_orbit(values: Floats, steps: Sequence[int]) -> Floats:
+    """Return null deviations (n, |G|) by broken orbit from those by partner: row j's element g belongs to j − s(g)."""
+    rows = np.arange(len(values))[:, None] + np.asarray(steps)
+    found: Floats = values[rows % len(values), np.arange(values.shape[1])]
+    return found
+
+
+def _floor_of_passes(cell: Cell, returned: list[Array]) -> Floats:
+    """Return what resampling the input costs, from f(g⁻¹(g x)): those images were resampled twice.
+
+    The value's were resampled once, so that half of the excess over the optimum stands, and a quarter where the distance
+    is quadratic in the error.
+    """
+    acted = [cell.bound(g, y) for g, y in enumerate(returned)]
+    m = cell.variant.m
+    return m.optimum + (deviations(acted, cell.bound, m) - m.optimum) * (0.25 if m.quadratic else 0.5)
+
+
 def _contrast(cell: Cell, centres: Sequence[Array]) -> float:
     """Return how far f of one image is from f of the next, above the optimum, in the mean over `centres`."""
     m = cell.variant.m
     pairs = zip(centres, [*centres[1:], centres[0]], strict=True)
     return float(np.mean([m(a, b)[0] for a, b in pairs])) - m.optimum
+
+
+def _sizes(gathered: Gathered, y: Array) -> list[float]:
+    """Return ‖f(x)‖ by image, where a distance depends on the scale of the features."""
+    if not any(r.cell.variant.m.homogeneous for r in gathered.rows):
+        return []
+    return [float(np.linalg.norm(row.astype(np.float64))) for row in y]
 
 
 def _check_finite(name: str, y: Array, ids: Sequence[str], g: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from geed_onnx.actions import Action, Alignment, alignment_of, within
+from geed_onnx.actions import Action, Alignment, alignment_of, scratch, within
 from geed_onnx.distances import ChannelForm, Distance, distances, row_dots, row_squares
 from geed_onnx.errors import UnknownName, UsageError
 from geed_onnx.estimators import Normaliser, normalisers
@@ -29,6 +29,8 @@ Floats = npt.NDArray[np.float64]
 KINDS = ("map", "vector", "probability")
 #: Values of one slice of channels of a large map: with its moved copy and both in float64 it fits the cache.
 SLICE_VALUES = 1 << 17
+#: The same where f̂, another image's f and one element are held side by side in float64.
+ALIGNED_VALUES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,17 @@ def parse_variant(text: str) -> Variant:
     if made.scale.spread == "cosine" and distance != "cosine":
         raise UsageError(f"variant {text!r}: the normaliser {normaliser} goes with the distance cosine, not {distance}")
     return made
+
+
+def largest_value(variant: Variant, order: int, kernel: int, classes: int) -> float:
+    """Return the most that a variant's deviation can be for one image, before any normaliser; `inf` where nothing bounds it.
+
+    The mean of KL(p_g ‖ p̄) over an orbit, p̄ its mean, is the orbit's Jensen-Shannon divergence, at most
+    log min(|G|, classes); around an f̂ of fewer elements (`kernel` of the group's `order`) it has no bound.
+    """
+    if variant.distance == "kl":
+        return float(np.log(min(order, classes))) if kernel == order else float("inf")
+    return variant.m.largest
 
 
 def kernel_mean(elements: Sequence[Array], kernel: Sequence[int], distance: Distance | None = None) -> Array:
@@ -233,9 +246,9 @@ def compared(
     return means
 
 
-def _channel_slices(x: Array) -> Iterator[slice]:
+def _channel_slices(x: Array, values: int = SLICE_VALUES) -> Iterator[slice]:
     """Yield slices of the channels of `(B, C, H, W)` small enough that an orbit of one stays in the cache."""
-    step = max(1, SLICE_VALUES // max(x[:, :1].size, 1))
+    step = max(1, values // max(x[:, :1].size, 1))
     for start in range(0, x.shape[1], step):
         yield slice(start, min(start + step, x.shape[1]))
 
@@ -262,34 +275,41 @@ def _aligned_readings(
     floor: bool,
     others: Sequence[Array] | None,
 ) -> Readings:
-    """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x): one resampling a turn, and no map moved at all."""
+    """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x): one resampling a turn, and no map moved at all.
+
+    Slice by slice of the channels, so that all of it stays in the cache.
+    """
     count, channels, turns = *elements[0].shape[:2], action.resampled_by
-    out, null, lost = (np.full((count, len(turns)), distance.optimum) for _ in range(3))
-    base = alignment.inside(alignment.turned(turns[0], elements[0]))
-    for turn in dict.fromkeys(turns):
-        members = [g for g, t in enumerate(turns) if t == turn]
-        whole = alignment.turned(turn, elements[0])
-        against = [base if not turn else alignment.inside(whole)]
-        if others is not None and (moving := [g for g in members if g]):
-            against.append(alignment.inside(alignment.turned(turn, others[moving[0]])))
-        squares = [row_squares(y) for y in against]
-        if turn and floor:
-            back = alignment.inside(alignment.back(members[0], whole))
-            sums = np.stack([row_dots(back, base), row_squares(back), row_squares(base)])
-            lost[:, members] = form.combine(sums)[:, None]
-        for g in members:
-            if g == 0:
-                continue
-            found = np.empty((len(against), 3, count, channels))
-            for part in _channel_slices(elements[g]):
-                own = alignment.taken(g, elements[g][:, part])
-                found[:, 1, :, part] = row_squares(own)
-                for row, y, square in zip(found, against, squares, strict=True):
-                    row[0, :, part], row[2, :, part] = row_dots(own, y[:, part]), square[:, part]
-            out[:, g] = form.combine(found[0])
-            if others is not None:
-                null[:, g] = form.combine(found[1])
-    return Readings(out, lost if floor else None, null if others is not None else None)
+    n = len(turns)
+    # sums (k, B, C) of every comparison: elements with f̂, elements with another image, f̂ there and back with f̂
+    own, other, lost = (np.zeros((3, count, n, channels)) for _ in range(3))
+    for part in _channel_slices(elements[0], ALIGNED_VALUES):
+        centre = elements[0][:, part]
+        base = alignment.inside(alignment.turned(turns[0], centre))
+        for turn in dict.fromkeys(turns):
+            members = [g for g, t in enumerate(turns) if t == turn]
+            moving = [g for g in members if g]
+            whole = alignment.turned(turn, centre)
+            pairs = [(own, alignment.inside(whole, scratch("own", base.shape)) if turn else base)]
+            if others is not None and moving:
+                another = alignment.turned(turn, others[moving[0]][:, part])
+                pairs.append((other, alignment.inside(another, scratch("other", base.shape))))
+            for sums, expected in pairs:
+                sums[2, :, moving, part] = row_squares(expected)
+            if turn and floor:
+                back = alignment.inside(alignment.back(members[0], whole), scratch("back", base.shape))
+                for k, product in enumerate((row_dots(back, base), row_squares(back), row_squares(base))):
+                    lost[k, :, members, part] = product
+            for g in moving:
+                y = alignment.taken(g, elements[g][:, part], scratch("taken", base.shape))
+                squares = row_squares(y)
+                for sums, expected in pairs:
+                    sums[0, :, g, part], sums[1, :, g, part] = row_dots(y, expected), squares
+    exact = [g for g, turn in enumerate(turns) if not turn]
+    found = [form.combine(sums) for sums in (own, lost, other)]
+    for values, still in zip(found, ([0], exact, [0]), strict=True):
+        values[:, still] = distance.optimum
+    return Readings(found[0], found[1] if floor else None, found[2] if others is not None else None)
 
 
 def looks_like_probabilities(y: Array, tolerance: float = 1e-3) -> bool:
