@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def elements(group: str) -> list[Element]:
         return [("turn", 0, 1, False), ("turn", 0, 1, True)]
     if group == "flip-ud":
         return [("upside", False), ("upside", True)]
+    if group == "flipxflip":  # not faithful: its elements are pairs, and both flips move the same
+        return [("turn", 0, 1, a != b) for a in (False, True) for b in (False, True)]
     n = int(group[1:])
     if group[0] == "C":
         return [("turn", k, n, False) for k in range(n)]
@@ -42,6 +45,18 @@ def inverse(g: Element) -> Element:
     if g[0] == "roll":
         return ("roll", -g[1] % g[3], -g[2] % g[4], g[3], g[4])
     return g
+
+
+def product(group: Sequence[Element], g: int, h: int) -> int:
+    """The place of gh, h moving first."""
+    a, b = group[g], group[h]
+    if a[0] == "upside":
+        found: Element = ("upside", a[1] != b[1])
+    elif a[0] == "roll":
+        found = ("roll", (a[1] + b[1]) % a[3], (a[2] + b[2]) % a[4], a[3], a[4])
+    else:
+        found = ("turn", (a[1] + (-b[1] if a[3] else b[1])) % a[2], a[2], a[3] != b[3])
+    return list(group).index(found)
 
 
 def exact(g: Element) -> bool:
@@ -297,11 +312,43 @@ class Reading:
     null: float
     calibrated: float
     kernel: list[int]
+    floor_per_element: list[float]
+    null_per_element: list[float]
+    without: dict[str, tuple[float, float]]
+    """by unit: the value and the calibrated value without it; NaN where nothing is left"""
 
 
 def softmax(z: Array) -> Array:
     e = np.exp(z - z.max())
     return np.asarray(e / e.sum())
+
+
+def blocks_of(indices: Sequence[int], seed: int, count: int | None) -> list[list[int]]:
+    """The reference images in blocks of 16 or a few more, dealt out from a seeded permutation of the sorted sample."""
+    permuted = [sorted(indices)[i] for i in np.random.default_rng(seed).permutation(len(indices))][:count]
+    number = max(1, len(permuted) // 16)
+    return [permuted[b::number] for b in range(number)]
+
+
+def steps_of(group: Sequence[Element], anchored: bool, resampled: bool, n: int) -> list[int]:
+    """How far on in its block of n an element's image stands.
+
+    Where f̂ is f(x) itself, elements that resample by one angle share an image; elsewhere each motion has its own.
+    """
+    keys: list[Any] = []
+    for g in group:
+        if not anchored or not resampled:
+            keys.append(g if not anchored else "exact")
+        else:
+            keys.append("exact" if exact(g) else Fraction(g[1], g[2]) * (-1 if g[3] else 1) % Fraction(1, 4))
+    still = [g == group[0] for g in group]
+    if anchored:
+        angles = [Fraction(0) if k == "exact" else k for k in keys]
+        order = sorted({a for a, s in zip(angles, still, strict=True) if not s})
+        ranks = [0 if s else 1 + order.index(a) for a, s in zip(angles, still, strict=True)]
+    else:
+        ranks = [list(dict.fromkeys(keys)).index(k) for k in keys]
+    return [0 if r == 0 or n < 2 else 1 + (r - 1) % (n - 1) for r in ranks]
 
 
 def geed(
@@ -311,24 +358,33 @@ def geed(
     tap: str,
     variant: str,
     *,
-    spread: Sequence[Array] = (),
+    spread: Sequence[int] = (),
     action: str | OutputAction | None = None,
     logits: bool = False,
     floor_passes: bool = False,
-    reference: int = 16,
+    reference: int | None = None,
+    seed: int = 0,
     mask: bool = False,
     only: Sequence[int] | None = None,
+    sample: Sequence[int] | None = None,
+    units: dict[int, str] | None = None,
+    jackknife: bool = False,
+    pixels: bool | None = None,
 ) -> Reading:
-    """One number and what stands beside it, for `images` (each (C, H, W)) in the sample's order.
+    """One number and what stands beside it, for `images` (each (C, H, W)) at the places `sample` (all by default).
 
     `variant` is a name or KIND:ACTION:DISTANCE; `logits` says that the tap passes through a softmax first;
     `floor_passes` asks for the floor of an action that moves no pixels, from f(g⁻¹(g x)); `only` leaves the other
-    elements out of every mean over the group but f̂.
+    elements out of every mean over the group but f̂; `spread` holds the places of M's points; `units` says which images
+    are left out together; `jackknife` asks for all numbers without each unit; `pixels` says whether an action that is
+    no text moves pixels.
     """
     kind, own_action, distance, normaliser = (
         VARIANTS[variant] if variant in VARIANTS else (*variant.split(":"), None)  # type: ignore[misc]
     )
     action = action or own_action
+    stated = action not in ("trivial", "pixels")
+    pixels = "pixels" in action if isinstance(action, str) else bool(pixels)
     act = output_action(action, mask) if isinstance(action, str) else action
     m, m_equal = DISTANCES[distance]
     G = elements(group)
@@ -344,63 +400,110 @@ def geed(
     shape = f(move(G[0], images[0], mask)).shape
     ker = kernel(act, G, shape)
 
-    def mean_over_kernel(orbit: Sequence[Array]) -> Array:
-        """f̂, eq. (2)."""
-        total = np.zeros(shape)
-        for k in ker:
-            total = total + orbit[k]
-        return total / len(ker)
+    stated = stated and len(ker) < len(G)
+    anchored = len(ker) == 1
+    sample = list(range(len(images)) if sample is None else sample)
+    columns = list(range(len(G)) if only is None else only)
 
-    def statistic(orbits: Sequence[Sequence[Array]]) -> list[list[float]]:
-        """m(f(gx), g·f̂(x)) of eq. (4), per image and element."""
-        table = []
-        for orbit in orbits:
-            centre = mean_over_kernel(orbit)
-            table.append([m(orbit[i], act(g, centre)) for i, g in enumerate(G)])
-        return table
+    orbits = {i: [f(move(g, images[i], mask)) for g in G] for i in sample}
+    single = {i: orbits[i][0] if i in orbits else f(move(G[0], images[i], mask)) for i in spread}
 
-    M = None
-    if normaliser is not None:
-        points = [f(move(G[0], x, mask)) for x in spread]
-        total, pairs = 0.0, 0
-        for i in range(len(points)):
-            for j in range(i + 1, len(points)):
-                total += l2(points[i], points[j]) if normaliser == "l2" else cosine(points[i], points[j])
-                pairs += 1
-        M = total / pairs
+    def statistic(orbit: Sequence[Array | None]) -> list[float | None] | None:
+        """m(f(gx), g·f̂(x)) of eq. (4) by element, f̂ of eq. (2) over what is there; None for what is not."""
+        there = [orbit[k] for k in ker if orbit[k] is not None]
+        if not there:
+            return None
+        centre = sum(there[1:], there[0]) / len(there)
+        return [None if y is None else m(y, act(g, centre)) for y, g in zip(orbit, G, strict=True)]
 
-    def normalised(mean: float) -> float:
-        if M is None:
-            return mean
-        return (1 + mean) / (1 - M) if normaliser == "cosine-bounded" else mean / M
+    blocks = [b for b in blocks_of(sample, seed, reference) if len(b) > 1]
+    near = [i for b in blocks for i in b]
+    quadratic = distance in ("negative-cosine", "channelwise", "channelwise-correlation", "kl", "jensen-shannon")
 
-    def mean(table: Sequence[Sequence[float]]) -> float:
-        kept = [[row[g] for g in (range(len(row)) if only is None else only)] for row in table]
-        return normalised(sum(sum(row) for row in kept) / sum(len(row) for row in kept))
+    @cache
+    def own_row(i: int) -> list[float | None]:
+        return statistic(orbits[i]) or []
 
-    orbits = [[f(move(g, x, mask)) for g in G] for x in images]
-    deviations = statistic(orbits)
-    value, optimum = mean(deviations), normalised(m_equal)
+    @cache
+    def floor_row(i: int) -> list[float]:
+        if floor_passes and not pixels:
+            back = [act(g, f(move(inverse(g), move(g, images[i], mask), mask))) for g in G]
+            row = statistic(back)
+            return [m_equal + (float(d) - m_equal) * (0.25 if quadratic else 0.5) for d in row or ()]
+        centre = sum((orbits[i][k] for k in ker[1:]), orbits[i][ker[0]]) / len(ker)
+        return [m(act(inverse(g), act(g, centre)), centre) for g in G]
 
-    near = range(min(reference, len(images)))
-    if floor_passes and action != "pixels":  # ρ(g) loses nothing, but g⁻¹(g x) is not x: the same statistic on it
-        back = [[act(g, f(move(inverse(g), move(g, images[i], mask), mask))) for g in G] for i in near]
-        floor = mean(statistic(back))
-    else:
-        lost = []
-        for i in near:
-            centre = mean_over_kernel(orbits[i])
-            lost.append([m(act(inverse(g), act(g, centre)), centre) for g in G])
-        floor = mean(lost)
-    null = mean(statistic([[orbits[(i + g) % len(near)][g] for g in range(len(G))] for i in near]))
+    def null_rows(left_out: frozenset[int]) -> list[list[float | None]]:
+        """Every broken orbit that is left, its elements of the images left out being None."""
+        rows = []
+        for block in blocks:
+            steps = steps_of(G, anchored, pixels, len(block))
+            for p, i in enumerate(block):
+                if i in left_out:
+                    continue
+                orbit: list[Array | None] = []
+                for g, s in enumerate(steps):
+                    q = (p + s) % len(block)
+                    h = q % len(G) if stated and s else 0
+                    orbit.append(None if block[q] in left_out else orbits[block[q]][product(G, g, h)])
+                if (row := statistic(orbit)) is not None:
+                    rows.append(row)
+        return rows
+
+    def by_column(rows: Sequence[Sequence[float | None]]) -> list[float]:
+        means = []
+        for g in columns:
+            column = [row[g] for row in rows if row[g] is not None]
+            means.append(sum(column) / len(column) if column else math.nan)
+        return means
+
+    def all_of(left_out: frozenset[int]) -> tuple[float, float, float | None, list[list[float]]]:
+        """Value, calibrated value, M and the three tables by column, without some images."""
+        M = None
+        if normaliser is not None:
+            points = [single[i] for i in spread if i not in left_out]
+            total, pairs = 0.0, 0
+            for a, p in enumerate(points):
+                for q in points[a + 1 :]:
+                    total += l2(p, q) if normaliser == "l2" else cosine(p, q)
+                    pairs += 1
+            M = total / pairs if pairs else math.nan
+
+        def normalised(mean: float) -> float:
+            if M is None:
+                return mean
+            return (1 + mean) / (1 - M) if normaliser == "cosine-bounded" else mean / M
+
+        tables = [
+            by_column([own_row(i) for i in sample if i not in left_out]),
+            by_column([floor_row(i) for i in near if i not in left_out]),
+            by_column(null_rows(left_out)),
+        ]
+        value, floor, null = (normalised(sum(t) / len(t)) for t in tables)
+        scaled = [[normalised(v) for v in t] for t in tables]
+        return value, (value - floor) / (null - floor) if null != floor else math.nan, M, scaled
+
+    value, calibrated, M, tables = all_of(frozenset())
+    without = {}
+    if jackknife:
+        groups: dict[str, set[int]] = {}
+        for i in {*sample, *(spread if normaliser else ())}:
+            groups.setdefault((units or {}).get(i, str(i)), set()).add(i)
+        without = {name: all_of(frozenset(members))[:2] for name, members in groups.items()}
+    optimum = m_equal
+    if M is not None:
+        optimum = (1 + m_equal) / (1 - M) if normaliser == "cosine-bounded" else m_equal / M
 
     return Reading(
         value=value,
-        per_element=[normalised(sum(row[g] for row in deviations) / len(deviations)) for g in range(len(G))],
+        per_element=tables[0],
         optimum=optimum,
         spread=M,
-        floor=floor,
-        null=null,
-        calibrated=(value - floor) / (null - floor) if null != floor else math.nan,
+        floor=sum(tables[1]) / len(tables[1]),
+        null=sum(tables[2]) / len(tables[2]),
+        calibrated=calibrated,
         kernel=ker,
+        floor_per_element=tables[1],
+        null_per_element=tables[2],
+        without=without,
     )

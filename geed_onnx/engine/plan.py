@@ -29,7 +29,7 @@ from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, 
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
 from geed_onnx.sources import Source, draw
-from geed_onnx.variants import PAPER, Variant, parse_variant, variants
+from geed_onnx.variants import KINDS, PAPER, Variant, parse_variant, variants
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Tap
@@ -198,8 +198,8 @@ def callable_targets(outputs: Mapping[str, Array], specs: Sequence[str] | None) 
         )
     found = []
     for spec in specs:
-        name, _, kind = spec.rpartition(":")
-        if kind not in ("map", "vector", "probability"):
+        name, colon, kind = spec.rpartition(":")
+        if not colon or kind not in KINDS:
             name, kind = spec, ""
         if name not in outputs:
             raise UnknownName("tap", name, outputs)

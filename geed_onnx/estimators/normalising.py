@@ -93,8 +93,8 @@ class Normaliser:
         Which M it needs: `l2`, `cosine`, or none.
     apply : (E, M) -> value
         Vectorised over both.
-    divisor : (M) -> number
-        What E is divided by: no value comes of one that is not told from 0.
+    signed : bool
+        Whether M may be of either sign, so that it must be told from 0 before anything is divided by it.
     problem : (M) -> str or None
         Why no value comes of this M, in words.
     """
@@ -104,7 +104,7 @@ class Normaliser:
     apply: Callable[[Any, Any], Any]
     problem: Callable[[Spread], str | None]
     about: str
-    divisor: Callable[[Any], Any] = lambda m: m
+    signed: bool = False
 
 
 def _no_spread_l2(m: Spread) -> str | None:
@@ -135,7 +135,14 @@ normalisers.register(
 )
 normalisers.register(
     "spread-cosine",
-    Normaliser("spread-cosine", "cosine", lambda e, m: e / m, _no_spread_cosine, "E / M, M the mean cosine similarity"),
+    Normaliser(
+        "spread-cosine",
+        "cosine",
+        lambda e, m: e / m,
+        _no_spread_cosine,
+        "E / M, M the mean cosine similarity",
+        signed=True,
+    ),
 )
 normalisers.register(
     "spread-cosine-bounded",
@@ -145,6 +152,5 @@ normalisers.register(
         lambda e, m: (1 + e) / (1 - m),
         _no_spread_bounded,
         "(1 + E) / (1 − M) for E = −cosine: 0 invariant, 1 as unlike as two images",
-        divisor=lambda m: 1 - m,
     ),
 )

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-
 from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.deviations import Deviations, Floats
 from geed_onnx.estimators.intervals import AROUND, REFERENCE, SAMPLE, Change, Estimate, interval, reach
@@ -177,20 +176,21 @@ def value_of(tables: Tables, level: float) -> Estimate:
 
 
 def no_spread(tables: Tables, level: float) -> str | None:
-    """Return why a value relative to M has none: M is no fit divisor, or is not told from one at the level."""
+    """Return why a value relative to M has none: M is no fit divisor, or may be of either sign and is not told from 0."""
     if tables.spread is None:
         return None
     if len(tables.spread.ids) < 2:
         return "the spread M needs at least two distinct images"
     if (problem := tables.normaliser.problem(tables.spread)) is not None:
         return problem
-    divisor = leaving_out(tables, lambda e, m, floor, null: tables.normaliser.divisor(m), with_reference=False)
-    error = reach(divisor, level)
-    if abs(divisor.value) > error:
+    if not tables.normaliser.signed:
+        return None
+    error = reach(leaving_out(tables, lambda e, m, floor, null: m, with_reference=False), level)
+    if abs(tables.m) > error:
         return None
     return (
-        f"the spread M is {tables.m:.3g}, and what the value is divided by, {divisor.value:.3g} ± {error:.2g}, is not"
-        f" told from 0 on {len(tables.spread.ids)} images: more of them (--spread-samples), or a variant without M"
+        f"the spread M is {tables.m:.3g} ± {error:.2g}, not told from 0 on {len(tables.spread.ids)} images, and a value"
+        " divided by it says nothing: use latent-cosine-bounded, or more points (--spread-samples)"
     )
 
 
