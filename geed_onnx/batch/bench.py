@@ -220,8 +220,7 @@ class Bench:
         return tuple(there), tuple(missing)
 
     def _open(self, job: Job, taps: tuple[str, ...] | None) -> Opened:
-        mask = job.measure.mask
-        place = (repr(job.model), repr(job.data), repr(taps), mask, repr(_runtime(job, self.threads, {})))
+        place = (repr(job.model), repr(job.data), repr(taps), repr(_runtime(job, self.threads, {})))
         if place in self._opened:
             self._opened.move_to_end(place)
             return self._opened[place]
@@ -232,7 +231,6 @@ class Bench:
             input=job.model.input,
             layout=job.model.layout,
             preprocessing={**job.data.preprocessing, **job.model.preprocessing},
-            mask=mask,
             runtime=_runtime(job, self.threads, _constants(job.model)),
             skip_bad=job.data.skip_bad,
         )

@@ -82,7 +82,7 @@ def record(
         **_calibrated(calibration.estimate),
         per_element=_by_element(tables, table),
         floor_per_element=_by_element(tables, part.floor),
-        null_per_element=_by_element(tables, part.null and part.null.values),
+        null_per_element=_by_element(tables, None if part.null is None else part.null.values),
         reason=None,
         calibrated_reason=calibration.reason,
         parts=_parts(plan, cell, tables),

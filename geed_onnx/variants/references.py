@@ -76,12 +76,12 @@ def broken_null(
             # f̂ without the image that stands s further on
             kernel = [k for k in action.kernel if steps[k] != s]
             left = [g for g in range(order) if steps[g] != s]
-            gone = (images + s) % n
+            gone = ((images + s) % n)[:, None]
             if not kernel:
-                taken[np.ix_(gone, left)] += values[np.ix_(images, left)]
-                lost[np.ix_(gone, left)] += 1
+                taken[gone, left] += values[images[:, None], left]
+                lost[gone, left] += 1
             elif len(kernel) < len(action.kernel):
-                taken[np.ix_(gone, left)] += values[np.ix_(images, left)] - around(kernel, left)
+                taken[gone, left] += values[images[:, None], left] - around(kernel, left)
     _leave_cells(values, steps, taken, lost)
     return Null(values, taken, lost)
 
