@@ -21,7 +21,7 @@ from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialActio
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
-from geed_onnx.actions.masking import DiscAction, within_disc
+from geed_onnx.actions.masking import MASKS, DiscAction, Mask, in_disc, mask_of, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group
@@ -29,6 +29,7 @@ from geed_onnx.registry import Registry
 
 __all__ = [
     "INTERPOLATIONS",
+    "MASKS",
     "Action",
     "AxisAction",
     "ChannelAction",
@@ -37,12 +38,15 @@ __all__ = [
     "GridAction",
     "Interpolation",
     "JointAction",
+    "Mask",
     "TrivialAction",
     "actions",
     "disc",
+    "in_disc",
     "input_action",
     "interpolated",
     "interpolation_of",
+    "mask_of",
     "masked",
     "orbit_of",
     "output_action",

@@ -1,4 +1,7 @@
-"""ρ on arrays that are 0 outside the inscribed disc: what a turn smears over the rim is set to 0 again."""
+"""ρ on arrays that are 0 outside the inscribed disc: what a turn smears over the rim is set to 0 again.
+
+A turn by no multiple of 90° brings corners in and out of the frame; inside the disc nothing comes or goes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -13,8 +17,35 @@ from geed_onnx.actions.axes import Action, AxisAction, JointAction
 from geed_onnx.actions.fields import ChannelAction
 from geed_onnx.actions.grid import masked
 from geed_onnx.actions.operators import Array, disc
-from geed_onnx.errors import ActionError
+from geed_onnx.errors import ActionError, UnknownName
 from geed_onnx.groups import Group
+
+Mask = Literal["auto", "disc", "none"]
+MASKS: tuple[Mask, ...] = get_args(Mask)
+
+
+def mask_of(word: str) -> Mask:
+    """Return the mask of this name.
+
+    Raises
+    ------
+    UnknownName
+        If there is none.
+    """
+    for known in MASKS:
+        if word == known:
+            return known
+    raise UnknownName("mask", str(word), MASKS)
+
+
+def in_disc(mask: Mask, group: Group) -> bool:
+    """Say whether everything happens inside the disc: `disc` and `none` say so, `auto` where an element resamples.
+
+    What moves the disc itself (a roll, a permutation of rows) commutes with no such turn, so no group has both.
+    """
+    if mask != "auto":
+        return mask == "disc"
+    return not all(m.is_exact for motions in group.motions for m in motions)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from geed_onnx.actions import in_disc
 from geed_onnx.batch.remote import local_copy
 from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cell, of_suite
 from geed_onnx.engine import Measured, Settings, measure_plan
@@ -220,7 +221,8 @@ class Bench:
         return tuple(there), tuple(missing)
 
     def _open(self, job: Job, taps: tuple[str, ...] | None) -> Opened:
-        mask = job.measure.mask
+        # part of what is opened, since it is of the images; `auto` hangs on the group
+        mask = in_disc(job.measure.mask, parse_group(job.group))
         place = (repr(job.model), repr(job.data), repr(taps), mask, repr(_runtime(job, self.threads, {})))
         if place in self._opened:
             self._opened.move_to_end(place)

@@ -73,9 +73,11 @@ CROSSED = 3
 )
 @click.option(
     "--mask",
-    callback=one_of("disc"),
-    metavar="disc",
-    help="Zero outside the inscribed disc, at input and maps alike.",
+    callback=one_of("auto", "disc", "none"),
+    metavar="auto|disc|none",
+    default="auto",
+    show_default=True,
+    help="Zero outside the inscribed disc, input and maps alike; auto: where a turn resamples.",
 )
 @click.option(
     "--interpolation",
@@ -213,7 +215,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "seed": options["seed"],
         "level": options["level"],
         "floor": options["floor"],
-        "mask": options["mask"] == "disc",
+        "mask": options["mask"],
         "interpolation": options["interpolation"],
         "batch_size": options["batch_size"],
         "provider": options["provider"],

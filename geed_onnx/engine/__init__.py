@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from geed_onnx.actions import Interpolation
+from geed_onnx.actions import Interpolation, Mask
 from geed_onnx.engine.partial import Partial, merge
 from geed_onnx.engine.plan import Opened, Plan, Progress, Settings, make_plan, open_file, plan_of
 from geed_onnx.engine.record import Measured
@@ -60,7 +60,7 @@ def measure(
     seed: int = 0,
     level: float = 0.95,
     floor: bool = False,
-    mask: bool = False,
+    mask: Mask = "auto",
     interpolation: Interpolation = "bilinear",
     batch_size: int | None = None,
     provider: str = "auto",
@@ -104,7 +104,8 @@ def measure(
     floor
         Whether the floor of trivially acted taps is computed, by extra forward passes on g⁻¹(g x).
     mask
-        Whether everything outside the inscribed disc is set to 0, at the input and at maps alike.
+        Whether everything outside the inscribed disc is set to 0, at the input and at maps alike: `disc` and `none` say
+        so, `auto` where an element of the group resamples.
     interpolation
         How turns that are no permutation of the grid resample, at the input and at maps alike: `nearest`, `bilinear` or
         `bicubic` (whose over- and undershoots are kept in floating-point images). The Result says so, in

@@ -45,7 +45,7 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         "seed": settings.seed,
         "level": settings.level,
         "floor": settings.floor,
-        "mask": settings.mask,
+        "mask": plan.masked,
         **resampled,
         "provider": plan.session.facts.provider,
         "tf32": plan.session.facts.tf32,

@@ -13,8 +13,11 @@ from geed_onnx.actions import (
     Action,
     Declared,
     Interpolation,
+    Mask,
+    in_disc,
     input_action,
     interpolation_of,
+    mask_of,
     parse_declared,
     within_disc,
 )
@@ -56,12 +59,13 @@ class Settings:
     seed: int = 0
     level: float = 0.95
     floor: bool = False
-    mask: bool = False
+    mask: Mask = "auto"
     batch_size: int | None = None
     interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         interpolation_of(self.interpolation)
+        mask_of(self.mask)
         for word, value, least in (
             ("spread samples", self.spread_samples, 2),
             ("reference samples", self.reference_samples, 0),
@@ -99,6 +103,11 @@ class Plan:
     """what the other inputs are given"""
     notes: tuple[str, ...] = ()
     """what of the file's own declarations was left aside"""
+
+    @property
+    def masked(self) -> bool:
+        """Whether everything happens inside the inscribed disc."""
+        return in_disc(self.settings.mask, self.group)
 
     def images(self, indices: Sequence[int]) -> Iterator[tuple[int, str, Array, Array]]:
         """Yield (index, id, raw array, array the group acts on), one at a time."""
@@ -299,14 +308,14 @@ def make_plan(
             input=input,
             layout=layout,
             preprocessing=preprocessing,
-            mask=settings.mask,
+            mask=in_disc(settings.mask, group),
             runtime=runtime,
             skip_bad=skip_bad,
             fits=fits,
             suits=lambda targets: chosen_variants(variants, targets),
         )
     else:
-        opened = _open_callable(model, source(), taps, layout, settings.mask, skip_bad, fits)
+        opened = _open_callable(model, source(), taps, layout, in_disc(settings.mask, group), skip_bad, fits)
     return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings)
 
 
@@ -329,7 +338,7 @@ def plan_of(
         indices=indices,
         spread_indices=spread if _wants_spread(picked, opened.targets) else (),
         group=group,
-        acting=within_disc(input_action(group, opened.shape, settings.interpolation), settings.mask),
+        acting=within_disc(input_action(group, opened.shape, settings.interpolation), in_disc(settings.mask, group)),
         feed=opened.feed,
         targets=opened.targets,
         explicit=opened.explicit,

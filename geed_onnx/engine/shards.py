@@ -97,7 +97,7 @@ def finish(plan: Plan, partial: Partial) -> list[Measured]:
         "fingerprint": partial.images.hexdigest(),
         "samples": len(partial.images),
         "preprocessing": how.to_json() if how else "as is",
-        "mask": "disc" if plan.settings.mask else None,
+        "mask": "disc" if plan.masked else None,
     }
     rows = min(s.rows for s in partial.shares.values())
     runtime = {**partial.shares[0].facts.to_json(), "batch": rows, "geed_onnx": _version()}

@@ -72,7 +72,7 @@ def _cell(plan: Plan, target: Target, variant: Variant, shape: tuple[int, ...]) 
     spec = plan.acts.get(target.name, variant.action)
     try:
         action = output_action(spec, plan.group, shape, plan.settings.interpolation)
-        return Cell(target, variant, within_disc(action, plan.settings.mask and target.kind == "map"))
+        return Cell(target, variant, within_disc(action, plan.masked and target.kind == "map"))
     except ActionError as error:
         if plan.explicit or target.name in plan.acts:
             raise type(error)(f"tap {target.name!r}: {error}") from error
@@ -256,7 +256,7 @@ class Tally:
         if check:
             _check_finite(name, y, ids, g)
         if gathered.target.kind == "map":
-            return masked(y, self._plan.settings.mask)
+            return masked(y, self._plan.masked)
         if gathered.target.kind != "probability":
             return y
         if not gathered.logits and not looks_like_probabilities(y):
