@@ -1,7 +1,7 @@
 """Networks that are equivariant in the continuum read 0 within ±0.05: the systematic error of the calibrated scale.
 
-C8 and default settings, on digits and on photographs of 29 to 224 pixels. Where nothing is sampled these networks do not
-deviate at all, so what they read is how much of the grid's part the floor leaves in.
+C8 and default settings, on digits and on photographs of 29 to 224 pixels. Where nothing is sampled these networks do
+not deviate at all, so what they read is how much of the grid's part the floor leaves in.
 """
 
 from __future__ import annotations
