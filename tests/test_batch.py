@@ -283,7 +283,7 @@ def test_a_key_does_not_depend_on_names_batches_threads_or_other_taps(folder: Pa
         {"reference_samples": 5},
         {"level": 0.9},
         {"floor": True},
-        {"mask": True},
+        {"mask": "disc"},
         {"interpolation": "nearest"},
         {"groups": ("D4",)},
     ],

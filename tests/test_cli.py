@@ -405,9 +405,16 @@ def test_batch_size_provider_and_threads(desk: Path) -> None:
 
 
 def test_mask(desk: Path) -> None:
-    plain, masked = measured(*ask(desk, group="C8")), measured(*ask(desk, group="C8"), "--mask", "disc")
-    assert (plain[0]["data"]["mask"], masked[0]["data"]["mask"]) == (None, "disc")
-    assert masked[0]["value"] < plain[0]["value"]  # what a rotation brings in from outside no longer counts
+    words = ("auto", "disc", "none")
+    by_default, auto, disc, none = (
+        measured(*ask(desk, group="C8"), *more) for more in ((), *(("--mask", w) for w in words))
+    )
+    assert (disc[0]["data"]["mask"], none[0]["data"]["mask"]) == ("disc", None)
+    assert disc[0]["value"] < none[0]["value"]  # what a rotation brings in from outside no longer counts
+    assert by_default == auto == disc  # some of its turns resample
+    [exact], [whole] = (measured(*ask(desk, group="C4"), *more)[:1] for more in ((), ("--mask", "none")))
+    assert exact == whole  # none does
+    assert exact["data"]["mask"] is None
 
 
 def test_preprocessing_of_a_folder_is_echoed_and_counts(desk: Path) -> None:

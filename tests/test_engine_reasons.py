@@ -135,7 +135,7 @@ def test_one_image_has_a_value_without_an_interval() -> None:
         ({"batch_size": 0}, UsageError),
         ({"level": 1.0}, UsageError),
         ({"group": "T3"}, ActionError),
-        ({"mask": True, "group": "T2"}, ActionError),
+        ({"mask": "disc", "group": "T2"}, ActionError),
     ],
     ids=str,
 )
@@ -155,7 +155,7 @@ def test_with_the_mask_nothing_outside_the_disc_reaches_the_model(size: int) -> 
         seen.append(np.abs(batch[:, :, outside > 0]).max())
         return {"map": batch + 1}
 
-    (result,) = measured(CallableSession(watching), noise(5, size), "C8", samples=5, mask=True, floor=True)
+    (result,) = measured(CallableSession(watching), noise(5, size), "C8", samples=5, mask="disc", floor=True)
     assert max(seen) == 0
     assert len(seen) > 1
     assert result.data["mask"] == "disc"
@@ -166,7 +166,7 @@ def test_with_the_mask_nothing_outside_the_disc_reaches_the_model(size: int) -> 
         noise(5, size),
         "C8",
         samples=5,
-        mask=True,
+        mask="disc",
         floor=True,
     )[0]
     assert shifted.value == result.value

@@ -17,6 +17,7 @@ from experiments.findings import digits, transfer
 from experiments.findings.digits import BLOCKS, C8, CNN, NAIVE, SET, UNTRAINED
 from experiments.findings.evidence import Evidence, change, gap, mean, number, said
 from experiments.findings.finding import Finding
+from experiments.findings.references import statistics
 from geed_onnx.errors import DataError
 from geed_onnx.results import Result, read_results
 
@@ -249,3 +250,34 @@ def test_sentences_hold_no_unfilled_place() -> None:
     for f in found:
         assert "{" not in f.sentence + f.check
         assert "None" not in f.sentence
+
+
+# ---- with which statistics -----------------------------------------------------------------------------------------
+
+
+def measured(name: str, *, references: int, by_element: bool, mask: str | None = None) -> Evidence:
+    """Return a suite of one result whose floor and null are of so many images."""
+    ends = {"floor": -0.9, "null": -0.4, "null_per_element": (-1.0, -0.3) if by_element else None}
+    one = replace(ONE, data={**ONE.data, "mask": mask}, reference_samples=references, **ends)  # type: ignore[arg-type]
+    return Evidence(name, (one,))
+
+
+def test_the_page_says_where_results_are_of_the_earlier_statistics() -> None:
+    old = [measured("a", references=16, by_element=False), measured("b", references=10, by_element=False, mask="disc")]
+    text = statistics(old)
+    assert "The results were made with earlier statistics" in text
+    assert "floors and nulls of 10 to 16 images in the order of the draw" in text
+    assert "no mask, unless a suite asks for the disc;" in text
+    assert "no mask;" in statistics(old[:1])
+
+
+def test_the_page_says_which_results_are_and_nothing_of_new_ones() -> None:
+    old, new = measured("a", references=16, by_element=False), measured("b", references=50, by_element=True)
+    assert "The results of `a` were made with earlier statistics" in statistics([old, new])
+    assert "of 16 images in" in statistics([old, new])
+    assert statistics([new]) == "**With which statistics.** Floor and null are of 50 images; every element has its own."
+
+
+def test_what_has_no_null_tells_nothing_of_it() -> None:
+    none = Evidence("c", (replace(ONE, null=None, null_per_element=None),))
+    assert "of no images" in statistics([none])

@@ -446,6 +446,9 @@ def test_r6_is_the_floors_share_of_the_deviation() -> None:
     rest = student(deviations(0.4)[3].mean(1) - floors[3])
     assert row(found, "block4 of the CNN")[3] == f"{number(rest[0], 4)} [{number(rest[1], 4)}, {number(rest[2], 4)}]"
     assert "16 of the 50 images" in found.sentence
+    every = parted({CNN: 0.4, C8: 0.0})
+    every = replace(every, results=tuple(replace(r, reference_samples=r.samples) for r in every.results))
+    assert "Floors are of" not in r6(every).sentence
     assert len(found.table) == 1 + 2 * len(TAPS)
 
 

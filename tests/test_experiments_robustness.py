@@ -92,7 +92,7 @@ def test_spread_is_one_suite_in_seven_files(work: tuple[Path, int]) -> None:
         assert facts(suite) == of_both(1)
         assert lines(suite) == 30
         document = tomllib.loads((HERE / f"spread/{number}.toml").read_text())
-        assert document["measure"] == {"spread_samples": number}
+        assert document["measure"] == {"spread_samples": number, "mask": "none"}
         assert document.pop("title") == f"M over {number} points"
         document.pop("measure")
         written.append(document)
@@ -108,7 +108,7 @@ def test_depth_has_every_tap_of_every_network_with_its_floor(name: str, work: tu
     assert lines(suite) == TAPS * 2 * work[1]
     kind, _, word = name.partition("/")
     assert suite.measure.interpolation == (word if kind == "interpolation" else "bilinear")
-    assert suite.measure.mask == (kind == "mask")
+    assert suite.measure.mask == ("disc" if kind == "mask" else "none")
 
 
 def test_interpolations_and_the_mask_differ_in_nothing_else() -> None:

@@ -168,7 +168,16 @@ def test_every_number_is_the_oracle_s(group: str, declared: dict[str, Any], mask
     net = steerable("D4", seed=3)
     path = declaring(net, {"regular": declared}, tmp_path / "net.onnx")
     images = pictures(10, 9, 9)
-    [result] = measure(path, images, group, samples=5, reference_samples=4, spread_samples=6, seed=SEED, mask=mask)
+    [result] = measure(
+        path,
+        images,
+        group,
+        samples=5,
+        reference_samples=4,
+        spread_samples=6,
+        seed=SEED,
+        mask="disc" if mask else "none",
+    )
     chosen = [images[i].astype(np.float64) for i in drawn(5, 10)]
     expected = oracle.geed(
         oracle.Network(net, ["regular"]), chosen, group, "regular", "channelwise",

@@ -242,7 +242,7 @@ def test_preprocessing_is_followed_as_the_result_says(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
     path = saved(cnn(8), tmp_path)
     run = run_folder(
-        tmp_path / "run", [path], tmp_path / "images", samples=3, mask=True, options={"preprocessing": flags}
+        tmp_path / "run", [path], tmp_path / "images", samples=3, mask="disc", options={"preprocessing": flags}
     )
     shown = make_gallery(run)
     assert shown.reasons == ()

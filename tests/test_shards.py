@@ -106,7 +106,7 @@ def held(partial: Partial) -> dict[str, Any]:
 # ── the same bits ────────────────────────────────────────────────────────────────────────────────────────────────────
 SETTINGS: list[dict[str, Any]] = [
     {"samples": 40},
-    {"samples": 24, "floor": True, "mask": True, "reference_samples": 5, "spread_samples": 44},
+    {"samples": 24, "floor": True, "mask": "disc", "reference_samples": 5, "spread_samples": 44},
     {"samples": 9, "reference_samples": 1, "spread_samples": 5},
     {"samples": 11, "reference_samples": 0, "batch_size": 3},
     {"samples": "all", "batch_size": 64},

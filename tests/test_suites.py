@@ -87,7 +87,7 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         (50, "all"),
         (0, 1),
     )
-    assert suite.measure == MeasureEntry(("channelwise", "softmax"), 100, 16, 0.95, True, True, 64, "cpu", 4, False)
+    assert suite.measure == MeasureEntry(("channelwise", "softmax"), 100, 16, 0.95, True, "disc", 64, "cpu", 4, False)
     assert suite.baseline == "released/results.jsonl"
     assert [m.name for m in suite.models] == [
         *(f"cnn {seed}@{step}" for seed in (0, 1, 2) for step in (100, 200, 1000)),
@@ -180,7 +180,7 @@ def test_yaml_is_read_by_the_rules_of_1_2(desk: Path) -> None:
 groups: [C8]
 seeds: [010]
 taps: [on, no, 1:30]
-measure: {floor: true, level: 9e-1, mask: null}
+measure: {floor: true, level: 9e-1, mask: none}
 models:
 - &a {path: a.onnx, name: one, declared_action: false}
 - {<<: *a, name: two, declared_action: true}
@@ -195,7 +195,7 @@ thresholds:
         ("one", ("on", "no", "1:30"), False),
         ("two", ("on", "no", "1:30"), True),
     ]
-    assert (suite.measure.floor, suite.measure.level, suite.measure.mask) == (True, 0.9, False)
+    assert (suite.measure.floor, suite.measure.level, suite.measure.mask) == (True, 0.9, "none")
     assert suite.thresholds == (Threshold("softmax", 0.001, on="calibrated"),)
 
 
@@ -568,7 +568,7 @@ MEASURES = st.builds(
     reference_samples=WHOLE,
     level=st.floats(0, 1, exclude_min=True, exclude_max=True),
     floor=st.booleans(),
-    mask=st.booleans(),
+    mask=st.sampled_from(["auto", "disc", "none"]),
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic"]),
     batch_size=optional(st.integers(1, 1000)),
     provider=st.sampled_from(["auto", "cpu"]),

@@ -76,7 +76,7 @@ class Evidence:
             if seed in found:
                 raise DataError(f"{self.name}: two results of seed {seed} for {asked}; ask for one of them")
             if value is None:
-                raise DataError(f"{self.name}: {r.label} has no {on} for {asked}: {r.reason}")
+                raise DataError(f"{self.name}: {r.label} has no {on} for {asked}: {r.reason or r.calibrated_reason}")
             found[seed] = value
         if not found:
             raise DataError(f"{self.name}: no result for {asked}")

@@ -16,7 +16,8 @@ from experiments.findings import digits, robustness, transfer
 from experiments.findings.evidence import evidence, said
 from experiments.findings.figures import draw_all
 from experiments.findings.finding import Finding
-from experiments.measure import HERE
+from experiments.findings.references import statistics
+from experiments.measure import HERE, suites
 from experiments.places import parser, work_folder
 from experiments.training_facts import read_facts
 
@@ -56,10 +57,18 @@ def findings(work: Path | None = None) -> list[Finding]:
     ]
 
 
-def page(found: Sequence[Finding], facts: str, figures: str) -> str:
-    """Return the page in Markdown; `figures` is the folder of figures as the page sees it."""
+def page(found: Sequence[Finding], references: str, facts: str, figures: str) -> str:
+    """Return the page in Markdown.
+
+    Parameters
+    ----------
+    references, facts
+        The paragraphs on how floors and nulls were made, and on the trainings.
+    figures
+        The folder of figures as the page sees it.
+    """
     by_key = {f.key: f for f in found}
-    lines = [HEAD, "", *_summary(found), "", facts]
+    lines = [HEAD, "", references, "", *_summary(found), "", facts]
     for title, keys in SECTIONS:
         lines += ["", f"## {title}"]
         for key in keys:
@@ -103,14 +112,18 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def made(work: Path | None = None) -> str:
+    """Return the page from the results in the repository or those of a work folder; raises as `findings` does."""
+    return page(findings(work), statistics([evidence(s, work) for s in suites()]), read_facts(work), "figures")
+
+
 def main() -> None:
     """Write figures and page."""
     asked = parser(__doc__).parse_args()
     work = work_folder(asked) if asked.fast or asked.work else None
     target = HERE if work is None else work
     drawn = draw_all(work, target / "figures")
-    text = page(findings(work), read_facts(work), "figures")
-    (target / "FINDINGS.md").write_text(text, encoding="utf-8")
+    (target / "FINDINGS.md").write_text(made(work), encoding="utf-8")
     print(f"{target / 'FINDINGS.md'}, {len(drawn)} figures", file=sys.stderr)
 
 

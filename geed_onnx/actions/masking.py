@@ -1,4 +1,7 @@
-"""ρ on arrays that are 0 outside the inscribed disc: what a turn smears over the rim is set to 0 again."""
+"""ρ on arrays that are 0 outside the inscribed disc: what a turn smears over the rim is set to 0 again.
+
+A turn by no multiple of 90° brings corners in and out of the frame; inside the disc nothing comes or goes.
+"""
 
 from __future__ import annotations
 

@@ -95,7 +95,6 @@ def load_suite(
     if faults:
         raise SuiteError(uri, sorted(faults, key=_order))
     assert measure is not None, "every key of [measure] may be left out"
-    settings = {**measure.model_dump(exclude={"mask"}), "mask": measure.mask == "disc"}
     return Suite(
         path=uri,
         title=head.title or stem_parts(uri)[-1],
@@ -104,7 +103,7 @@ def load_suite(
         groups=tuple(groups or ()),
         samples=tuple(head.samples),
         seeds=tuple(seeds),
-        measure=MeasureEntry(variants=tuple(head.variants) if head.variants else None, **settings),
+        measure=MeasureEntry(variants=tuple(head.variants) if head.variants else None, **measure.model_dump()),
         thresholds=tuple(thresholds),
         baseline=baseline,
         output=head.output,

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from geed_onnx.actions import INTERPOLATIONS
+from geed_onnx.actions import INTERPOLATIONS, MASKS
 from geed_onnx.errors import GeedError, ProviderError, suggestion
 from geed_onnx.groups import parse_group
 from geed_onnx.sources.preprocessing import COLOURS, FITS, LAYOUTS, RESAMPLES
@@ -204,7 +204,9 @@ class MeasureTable(Table):
         0.95, description="a number between 0 and 1 (95 % is written 0.95)"
     )
     floor: bool = Field(False, description="true or false")
-    mask: Annotated[str, AfterValidator(_one_of("mask", ("disc",)))] | None = Field(None, description='"disc"')
+    mask: Annotated[str, AfterValidator(_one_of("mask", MASKS))] = Field(
+        "auto", description="one of " + ", ".join(MASKS)
+    )
     interpolation: Annotated[str, AfterValidator(_one_of("interpolation", INTERPOLATIONS))] = Field(
         "bilinear", description="one of " + ", ".join(INTERPOLATIONS)
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geed_onnx.gates import Threshold
 
 if TYPE_CHECKING:
-    from geed_onnx.actions import Interpolation
+    from geed_onnx.actions import Interpolation, Mask
 
 SUITE_SCHEMA = "geed-suite/1"
 
@@ -62,7 +62,7 @@ class MeasureEntry:
     reference_samples: int = 16
     level: float = 0.95
     floor: bool = False
-    mask: bool = False
+    mask: Mask = "auto"
     batch_size: int | None = None
     provider: str = "auto"
     threads: int | None = None

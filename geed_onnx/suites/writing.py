@@ -35,7 +35,7 @@ def suite_toml(suite: Suite, folder: str | os.PathLike[str] | None = None) -> st
         "seeds": list(suite.seeds),
         "variants": None if suite.measure.variants is None else list(suite.measure.variants),
         "baseline": suite.baseline,
-        "measure": _written(suite.measure) | {"variants": None, "mask": "disc" if suite.measure.mask else None},
+        "measure": _written(suite.measure) | {"variants": None},
         "models": [_written(m) | {"name": _plain(m.name), "family": _plain(m.family)} for m in suite.models],
         "data": [_written(d) for d in suite.data],
         "thresholds": [

@@ -86,7 +86,7 @@ def given(value: float | None, what: str, r: Result) -> float:
         If there is none; its reason is said.
     """
     if value is None:
-        raise DataError(f"{r.label}, {r.tap['name']}, {r.variant}: no {what}: {r.reason}")
+        raise DataError(f"{r.label}, {r.tap['name']}, {r.variant}: no {what}: {r.reason or r.calibrated_reason}")
     return value
 
 

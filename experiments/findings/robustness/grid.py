@@ -52,7 +52,6 @@ def r6(reference: Evidence) -> Finding:
     low, high = (pick(floors, key=lambda c: floors[c].value) for pick in (min, max))
     left = {c: mean(taken(reference, c, _left)) for c in cells(reference)}
     shares = {f: mean(averaged([taken(reference, c, _share_of_floor) for c in blocks(f)])) for f in (CNN, C8)}
-    some = reference.results[0]
 
     def rest(family: str) -> str:
         most = max(blocks(family), key=lambda c: left[c].value)
@@ -67,8 +66,7 @@ def r6(reference: Evidence) -> Finding:
         sentence=f"The floor is {said(floors[low])} ({low}) to {said(floors[high])} ({high}) of cosine similarity above the"
         f" optimum. It makes {number(100 * shares[C8].value, 0)} % of what the blocks of the C8-CNN deviate and"
         f" {number(100 * shares[CNN].value, 0)} % for the CNN; what is above the floor is"
-        f" {joined([rest(f) for f in (C8, CNN)])} at most. (Floors are of {some.reference_samples} of the {some.samples}"
-        " images, so a value can lie a little below its floor.)",
+        f" {joined([rest(f) for f in (C8, CNN)])} at most.{_fewer(reference.results[0])}",
         number=shares[C8],
         of="floor of the C8-CNN as a share of its raw deviation, both above the optimum, mean over six blocks",
         figure="r6-floor",
@@ -85,6 +83,13 @@ def r6(reference: Evidence) -> Finding:
             ),
         ),
     )
+
+
+def _fewer(r: Result) -> str:
+    """Return what follows where floors are of a part of the images."""
+    if r.reference_samples >= r.samples:
+        return ""
+    return f" (Floors are of {r.reference_samples} of the {r.samples} images, so a value can lie a little below its floor.)"
 
 
 def part(r: Result, name: str, on: On = "value") -> float:

@@ -112,7 +112,7 @@ def _understood(plan: Plan, bound: Bound, y: Array) -> Array:
         )
     checked_finite(bound.tap, y)
     if result.tap["kind"] == "map":
-        return masked(y, plan.settings.mask)
+        return masked(y, plan.masked)
     return as_probabilities(y, logits=bool(result.logits)) if result.tap["kind"] == "probability" else y
 
 

@@ -157,7 +157,7 @@ def open_job(job: Job, reopen: Reopen, shelf: Shelf) -> Reopened:
             samples=1,
             reference_samples=0,
             seed=result.seed,
-            mask=bool(result.data.get("mask")),
+            mask="disc" if result.data.get("mask") else "none",
             batch_size=ROWS,
             interpolation=interpolation_of(result.interpolation),
         ),
@@ -273,7 +273,7 @@ def _bound(plan: Plan, cell: Cell) -> Bound:
     """Bind the action that the result names: the one of the plan, the variant's own, or as the result spells it."""
     result, variant = cell.result, parse_variant(cell.result.variant)
     shape, said = tuple(result.tap["shape"]), str(result.tap["action"])
-    mask = plan.settings.mask and result.tap["kind"] == "map"
+    mask = plan.masked and result.tap["kind"] == "map"
     tried: list[str | Declared] = [variant.action, said]
     if cell.tap in plan.acts:
         tried.insert(0, plan.acts[cell.tap])
