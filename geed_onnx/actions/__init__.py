@@ -45,7 +45,6 @@ __all__ = [
     "actions",
     "alignment_of",
     "disc",
-    "in_disc",
     "input_action",
     "interpolated",
     "interpolation_of",

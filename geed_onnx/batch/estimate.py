@@ -70,7 +70,7 @@ def _of(
     extra = len(set(plan.spread_indices) - set(plan.indices))
     passes = len(plan.indices) * plan.group.order + extra
     if plan.settings.floor:
-        passes += min(plan.settings.reference_samples, len(plan.indices)) * len(set(plan.acting.resampled_by))
+        passes += sum(map(len, plan.references)) * len({t for t in plan.acting.resampled_by if t})
     place = (plan.acting.shape, plan.group.name, repr(task.job.data), *((t.name, t.kind) for t in plan.targets))
     if place not in tried:
         tried[place] = _trial(prepared)
@@ -82,15 +82,14 @@ def _trial(prepared: Prepared) -> tuple[float, float]:
     """Return (seconds a forward pass with what is computed of it, seconds that do not grow with the images)."""
     plan = prepared.plan
     some = replace(plan, indices=plan.indices[:TRIAL], spread_indices=())
-    few = replace(some, settings=replace(plan.settings, reference_samples=0, floor=False))
+    few = replace(some, references=(), settings=replace(plan.settings, floor=False))
     measure_plan(few)  # the first run of a session is slower than any other
     start = time.perf_counter()
     measure_plan(few)
     taken = time.perf_counter() - start
     rows = max(1, len(few.indices) * plan.group.order)
-    # the reference levels are taken once, whatever the number of images
-    reference = replace(some, settings=replace(plan.settings, reference_samples=len(few.indices), floor=False))
+    reference = replace(few, references=(few.indices,))
     start = time.perf_counter()
     measure_plan(reference)
     levels = max(0.0, time.perf_counter() - start - taken) / max(1, len(few.indices))
-    return taken / rows, levels * plan.settings.reference_samples
+    return taken / rows, levels * sum(map(len, plan.references))
