@@ -44,8 +44,8 @@ class Block:
     pieces: Sequence[Future[dict[str, Array]]]
 
     def identity(self, tap: str) -> list[Array]:
-        """Return f(x) of every image, (1, …) each; waits for the passes."""
-        return [row[None] for piece in self.pieces for row in piece.result()[tap]]
+        """Return f(x) of its images in pieces, (some, …) each; waits for the passes."""
+        return [piece.result()[tap] for piece in self.pieces]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -254,14 +254,16 @@ class _Share:
         ]
         indices, ids, *_ = zip(*images, strict=True)
         block = Block(number, ids, indices, pieces)
-        for start in range(0, len(images), self.cut[0]):
-            yield batch_of(images[start : start + self.cut[0]], start, block)
+        count = max(1, round(len(images) / self.cut[0]))
+        bounds = [len(images) * i // count for i in range(count + 1)]
+        for start, end in pairwise(bounds):
+            yield batch_of(images[start:end], start, block)
 
     def _work(self, batch: Batch) -> list[TapDigest]:
         if batch.block is None:
             return self.tally.digest(batch, self.runner.orbits(batch))
-        rows = slice(batch.start, batch.start + len(batch.ids))
-        known = {t.name: _joined(batch.block.identity(t.name)[rows]) for t in self.plan.targets}
+        names = [t.name for t in self.plan.targets]
+        known = {n: _cut(batch.block.identity(n), batch.start, len(batch.ids)) for n in names}
         outputs = self.runner.orbits(batch, known)
         return self.tally.digest(batch, outputs, self._back(batch, outputs) if self.plan.settings.floor else None)
 
@@ -315,8 +317,15 @@ def _beside(plan: Plan) -> tuple[int, ...]:
     return tuple(i for i in plan.spread_indices if i not in sample)
 
 
-def _joined(rows: list[Array]) -> Array:
-    return rows[0] if len(rows) == 1 else np.concatenate(rows)
+def _cut(pieces: Sequence[Array], start: int, count: int) -> Array:
+    """Return `count` rows from `start` of arrays that follow one another."""
+    found = []
+    for piece in pieces:
+        if start < len(piece) and count > 0:
+            found.append(piece[start : start + count])
+            count -= len(found[-1])
+        start = max(start - len(piece), 0)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 def _differing(partial: Partial) -> list[str]:

@@ -23,6 +23,7 @@ from geed_onnx.variants import (
     Variant,
     anchored_null,
     as_probabilities,
+    Readings,
     broken_null,
     deviations,
     looks_like_probabilities,
@@ -66,6 +67,11 @@ class Cell:
     def anchored(self) -> bool:
         """Whether f̂ is f(x) itself, so that its null needs no more of another image than that."""
         return self.action is not None and len(self.action.kernel) == 1
+
+    @property
+    def compares(self) -> tuple[str, str]:
+        """What is compared with what: cells of one tap that agree in it differ in their normalisers only."""
+        return self.variant.distance, self.bound.name
 
     def steps(self, plan: Plan, n: int) -> tuple[int, ...]:
         """Return for every element how far on in a block of n images its partner stands."""
@@ -236,9 +242,12 @@ class Tally:
         returned = None if back is None else [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(back)]
         reference = batch.block is not None
         rows, floors, nulls = [], [], []
+        known: dict[tuple[str, str], Readings] = {}
         for cell in measured:
+            if cell.compares in known:
+                continue
             others = self._others(gathered, cell, batch) if cell.anchored else None
-            found = readings(
+            known[cell.compares] = readings(
                 elements,
                 cell.bound,
                 cell.variant.m,
@@ -246,6 +255,8 @@ class Tally:
                 others=others,
                 turned=self._turned(cell, batch, elements) if others is not None and cell.stated else None,
             )
+        for cell in measured:
+            found = known[cell.compares]
             rows.append(found.deviations)
             nulls.append(found.null)
             floors.append(found.floor if returned is None or cell.resamples else _floor_of_passes(cell, returned))
@@ -279,10 +290,8 @@ class Tally:
     def _centres(self, gathered: Gathered, block: Block) -> list[Array]:
         if block.number not in gathered.centres:
             name = gathered.target.name
-            gathered.centres[block.number] = [
-                self._understood(gathered, y, [image])
-                for image, y in zip(block.ids, block.identity(name), strict=True)
-            ]
+            pieces = [self._understood(gathered, y, block.ids) for y in block.identity(name)]
+            gathered.centres[block.number] = [row[None] for piece in pieces for row in piece]
         return gathered.centres[block.number]
 
     def _turned(self, cell: Cell, batch: Batch, elements: list[Array]) -> list[Array]:
@@ -379,14 +388,12 @@ class Tally:
         n = len(block.ids)
         for gathered in self._gathered.values():
             centres = gathered.centres.pop(block.number, None)
+            known: dict[tuple[str, str], Null] = {}
             for kept in gathered.measured:
                 if n > 1:
-                    steps = kept.cell.steps(self._plan, n)
-                    kept.broken.append(
-                        anchored_null(_by_orbit(np.concatenate(kept.nulls), steps), steps)
-                        if kept.cell.anchored
-                        else self._broken(gathered, kept.cell, steps)
-                    )
+                    if kept.cell.compares not in known:
+                        known[kept.cell.compares] = self._null(gathered, kept, n)
+                    kept.broken.append(known[kept.cell.compares])
                     kept.null_ids.extend(block.ids)
                     if block.number == 0:
                         firsts = centres or [orbit[0] for orbit in gathered.orbits]
@@ -400,7 +407,11 @@ class Tally:
             self._folder.cleanup()
             self._folder = None
 
-    def _broken(self, gathered: Gathered, cell: Cell, steps: Sequence[int]) -> Null:
+    def _null(self, gathered: Gathered, rows: Rows, n: int) -> Null:
+        """Return the deviations on the broken orbits of the block at hand."""
+        cell, steps = rows.cell, rows.cell.steps(self._plan, n)
+        if cell.anchored:
+            return anchored_null(_by_orbit(np.concatenate(rows.nulls), steps), steps)
         orbits, group = gathered.orbits, cell.bound.group
 
         def orbit(g: int, images: npt.NDArray[np.intp]) -> Array:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from geed_onnx.estimators.deviations import Deviations, Floats, merge
 
@@ -49,12 +50,20 @@ class Broken:
         """Return the table of some elements alone; f̂ stays as it was."""
         return Broken(*(Deviations(t.ids, t.values[:, list(elements)]) for t in (self.values, self.taken, self.lost)))
 
-    def without(self, rows: Sequence[int]) -> float:
-        """Return the null without the images of these rows: for each element the mean over what is left, then the mean.
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the images, sorted."""
+        return self.values.ids
 
-        NaN where an element has nothing left.
+    def left(self, units: npt.NDArray[np.intp], count: int) -> tuple[float, Floats]:
+        """Return the null, and the null without each of `count` units, whose numbers by image are `units`, (R,).
+
+        For each element the mean over what is left, then the mean over the elements; NaN where one has nothing left.
         """
-        total = self.values.values.sum(axis=0) - self.taken.values[rows].sum(axis=0)
-        count = len(self) - self.lost.values[rows].sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return float(np.where(count > 0, total / count, np.nan).mean())
+        taken, lost = (np.zeros((count, self.values.values.shape[1])) for _ in range(2))
+        np.add.at(taken, units, self.taken.values)
+        np.add.at(lost, units, self.lost.values)
+        total, rows = self.values.values.sum(axis=0), len(self) - lost
+        with np.errstate(divide="ignore", invalid="ignore"):
+            without: Floats = np.where(rows > 0, (total - taken) / rows, np.nan).mean(axis=1)
+        return float(self.values.per_element.mean()), without

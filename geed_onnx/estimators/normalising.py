@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import spatial
 
 from geed_onnx.estimators.deviations import Array, Floats
@@ -38,18 +38,15 @@ class Spread:
     pairs: Floats
     scale: float
 
-    def without(self, rows: Sequence[int]) -> float:
-        """Return M without the points of these rows; NaN where no pair is left."""
-        k = len(self.ids) - len(rows)
-        if k < 2:
-            return math.nan
-        gone = float(self._sums[rows].sum() - self.pairs[np.ix_(rows, rows)].sum() / 2)
-        return (float(self._sums.sum()) / 2 - gone) / (k * (k - 1) / 2)
-
-    @cached_property
-    def _sums(self) -> Floats:
-        sums: Floats = self.pairs.sum(axis=1)
-        return sums
+    def left(self, units: npt.NDArray[np.intp], count: int) -> Floats:
+        """Return M without each of `count` units, whose numbers by point are `units`, (count,); NaN without a pair left."""
+        sums = self.pairs.sum(axis=1)
+        within = (self.pairs * (units[:, None] == units)).sum(axis=1) / 2
+        gone = np.bincount(units, sums - within, count)
+        k = len(self.ids) - np.bincount(units, minlength=count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left: Floats = np.where(k > 1, (float(sums.sum()) / 2 - gone) / (k * (k - 1) / 2), np.nan)
+        return left
 
 
 def spread(features: Mapping[str, Array], kind: str) -> Spread:

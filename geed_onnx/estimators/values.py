@@ -88,7 +88,7 @@ class Tables:
     @property
     def n(self) -> int:
         """The number of units in the sample."""
-        return len({self.units.get(i, i) for i in self.sample.ids})
+        return len(set(self._units(self.sample.ids)))
 
     def normalised(self, mean: float) -> float:
         """Return the value that a mean deviation stands for."""
@@ -98,34 +98,33 @@ class Tables:
     def left_out(self) -> LeftOut:
         """Each unit left out in turn, from the sample, the spread, the floor and the null at once; made once."""
         m = self.spread
-        inside, around = self._members(self.sample.ids), self._members(m.ids if m else ())
+        inside, around = self._units(self.sample.ids), self._units(m.ids if m else ())
         names = tuple(sorted({*inside, *around}))
-        per_image = self.sample.per_image
+        place = {name: i for i, name in enumerate(names)}
+
+        def rows(ids: Sequence[str]) -> npt.NDArray[np.intp]:
+            return np.array([place[u] for u in self._units(ids)], dtype=np.intp)
+
+        per_image, own = self.sample.per_image, rows(self.sample.ids)
         total, n = float(per_image.sum()), len(per_image)
-        e = np.full(len(names), total / n)
-        floor, floors = _floor_means(self.floor, self.optimum, names, self._members)
-        null, nulls = _null_means(self.null, self.optimum, names, self._members)
-        spreads = np.full(len(names), self.m)
-        for i, name in enumerate(names):
-            if rows := inside.get(name):
-                e[i] = (total - float(per_image[rows].sum())) / max(n - len(rows), 1)
-            if m is not None and name in around:
-                spreads[i] = m.without(around[name])
-        referenced = self._members(self.null.values.ids if self.null else self.floor.ids if self.floor else ())
+        count = np.bincount(own, minlength=len(names))
+        e = (total - np.bincount(own, per_image, len(names))) / np.maximum(n - count, 1)
+        nothing = np.full(len(names), self.optimum)
+        floor, floors = (self.optimum, nothing) if self.floor is None else _left(self.floor, rows, len(names))
+        null, nulls = (self.optimum, nothing) if self.null is None else self.null.left(rows(self.null.ids), len(names))
+        spreads = np.full(len(names), self.m) if m is None else m.left(rows(m.ids), len(names))
+        levels = self.null.ids if self.null else self.floor.ids if self.floor else ()
         return LeftOut(
             (np.array(total / n), np.array(self.m), np.array(floor), np.array(null)),
             (e, spreads, floors, nulls),
             names,
-            np.array([SAMPLE if name in inside else AROUND for name in names]),
-            np.array([name in referenced for name in names]),
+            np.where(count > 0, SAMPLE, AROUND),
+            np.isin(np.arange(len(names)), rows(levels)),
         )
 
-    def _members(self, ids: Sequence[str]) -> dict[str, list[int]]:
-        """Return {unit: rows of its images among `ids`}."""
-        found: dict[str, list[int]] = {}
-        for row, name in enumerate(ids):
-            found.setdefault(self.units.get(name, name), []).append(row)
-        return found
+    def _units(self, ids: Sequence[str]) -> Sequence[str]:
+        """Return the unit of every image."""
+        return [self.units.get(name, name) for name in ids] if self.units else ids
 
 
 def restricted(tables: Tables, elements: Sequence[int]) -> Tables:
@@ -280,25 +279,12 @@ def leaving_out(
     return Change.of(value, left.ids, change, block)
 
 
-Members = Callable[[Sequence[str]], dict[str, list[int]]]
-
-
-def _floor_means(
-    table: Deviations | None, optimum: float, names: Sequence[str], members: Members
+def _left(
+    table: Deviations, rows: Callable[[Sequence[str]], npt.NDArray[np.intp]], units: int
 ) -> tuple[float, Floats]:
-    """Return the floor, and the floor without each unit (unchanged where it holds no reference image)."""
-    if table is None:
-        return optimum, np.full(len(names), optimum)
-    rows_of, per_image = members(table.ids), table.per_image
-    total, n = float(per_image.sum()), len(per_image)
-    left = [(n - len(rows), total - float(per_image[rows].sum())) for rows in (rows_of.get(u, []) for u in names)]
-    return total / n, np.array([rest / count if count else np.nan for count, rest in left])
-
-
-def _null_means(table: Broken | None, optimum: float, names: Sequence[str], members: Members) -> tuple[float, Floats]:
-    """Return the null, and the null without each unit (unchanged where it holds no reference image)."""
-    if table is None:
-        return optimum, np.full(len(names), optimum)
-    rows_of = members(table.values.ids)
-    whole = float(table.values.per_element.mean())
-    return whole, np.array([table.without(rows) if (rows := rows_of.get(u)) else whole for u in names])
+    """Return the floor, and the floor without each unit, (units,); NaN where nothing is left."""
+    per_image, own = table.per_image, rows(table.ids)
+    total, left = float(per_image.sum()), len(per_image) - np.bincount(own, minlength=units)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = np.where(left > 0, (total - np.bincount(own, per_image, units)) / left, np.nan)
+    return total / len(per_image), without

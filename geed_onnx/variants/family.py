@@ -231,6 +231,11 @@ def compared(
     """
     column = {g: i for i, g in enumerate(wanted)}
     form = distance.per_channel
+    if centre.size * len(wanted) <= SLICE_VALUES:
+        # a call costs more than what is computed in it: all elements at once
+        moved = dict(action.orbit(centre, wanted))
+        some = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
+        return distance(*some).reshape(len(wanted), len(centre)).T
     if form is None or not action.by_channel:
         out = np.empty((len(centre), len(wanted)))
         for g, expected in action.orbit(centre, wanted):
