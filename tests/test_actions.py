@@ -18,7 +18,6 @@ from geed_onnx.actions import (
     GridAction,
     actions,
     disc,
-    in_disc,
     input_action,
     mask_of,
     masked,
@@ -746,18 +745,6 @@ def test_a_mask_is_only_for_grids_that_keep_it() -> None:
         ActionError, match="element 1 of T2 moves the disc of the mask on a 6×6 grid: leave the mask out"
     ):
         within_disc(input_action(parse_group("T2"), (1, 6, 6)), True)
-
-
-@pytest.mark.parametrize(
-    ("name", "resamples"),
-    [("C8", True), ("D8", True), ("C12", True), ("C3", True), ("C8xS2@channel", True),
-     ("C4", False), ("D4", False), ("flip", False), ("T2", False), ("S3@channel", False), ("C1", False)],
-)  # fmt: skip
-def test_auto_is_the_disc_where_an_element_resamples(name: str, resamples: bool) -> None:
-    group = parse_group(name)
-    assert in_disc("auto", group) == resamples
-    assert in_disc("disc", group)
-    assert not in_disc("none", group)
 
 
 def test_a_mask_has_one_of_three_names() -> None:

@@ -69,7 +69,8 @@ def test_the_exact_part_is_a_measurement_under_the_exact_subgroup(group: str, ex
     """Where f̂ is f itself; the null's broken orbits are others, because they go by the numbers of elements."""
     model, images = CallableSession(small_net), noise(12, 9)
     [whole], [alone] = (
-        measured(model, images, g, taps=["map:map"], samples=10, reference_samples=6) for g in (group, exact)
+        measured(model, images, g, taps=["map:map"], samples=10, reference_samples=6, mask="none")
+        for g in (group, exact)
     )
     assert alone.parts is None
     assert whole.parts is not None
@@ -80,8 +81,8 @@ def test_the_exact_part_is_a_measurement_under_the_exact_subgroup(group: str, ex
     assert part["null"] != alone.null
     assert whole.parts["resampled"]["floor"] > -1.0
     # its invariant taps keep the mean over the whole group
-    [latent], [other] = (measured(model, images, g, taps=["latent:vector"], variants=["vector:trivial:l2"], samples=10)
-                         for g in (group, exact))  # fmt: skip
+    options: dict[str, Any] = {"taps": ["latent:vector"], "variants": ["vector:trivial:l2"], "mask": "none"}
+    [latent], [other] = (measured(model, images, g, samples=10, **options) for g in (group, exact))
     assert latent.parts is not None
     assert latent.parts["exact"]["value"] != pytest.approx(other.value, rel=1e-6)
 
@@ -144,7 +145,7 @@ def test_the_softmax_value_is_the_orbits_jensen_shannon_divergence(group: str) -
     images = noise(5)
     (result,) = measured(
         CallableSession(lambda x: {"scores": small_net(x)["scores"]}), images, group,
-        taps=["scores:probability"], samples="all",
+        taps=["scores:probability"], samples="all", mask="none",
     )  # fmt: skip
     order = result.group["order"]
     turned = orbit_of(input_action(parse_group(group), images.shape[1:]), images)
@@ -252,7 +253,14 @@ def test_one_forward_pass_per_image_and_element(
     images = noise(20)
     session = Counting()
     results = measured(
-        session, images, group, taps=SMALL_TAPS, samples=samples, spread_samples=spread, batch_size=batch_size
+        session,
+        images,
+        group,
+        taps=SMALL_TAPS,
+        samples=samples,
+        spread_samples=spread,
+        batch_size=batch_size,
+        mask="none",
     )
     assert len(results) == 5  # all variants of all taps from the same passes
     first, *rows = session.rows

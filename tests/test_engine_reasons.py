@@ -145,6 +145,23 @@ def test_what_cannot_be_meant_is_an_error(options: dict[str, Any], error: type[G
 
 
 # ── the disc mask ────────────────────────────────────────────────────────────────────────────────────────────────────
+@pytest.mark.parametrize(
+    ("group", "resamples"),
+    [("C8", True), ("D8", True), ("C12", True), ("C3", True), ("C8xS2@channel", True),
+     ("C4", False), ("D4", False), ("flip", False), ("T2", False), ("S2@channel", False), ("C1", False)],
+)  # fmt: skip
+def test_auto_is_the_disc_where_an_element_resamples(group: str, resamples: bool) -> None:
+    model, words = CallableSession(lambda b: {"map": b + 1}), ("auto", "disc", "none")
+    by_word = {
+        mask: measured(model, noise(4, 8, 2), group, samples=4, mask=mask)[0].data["mask"]
+        for mask in words
+        if (group, mask) != ("T2", "disc")  # which is refused
+    }
+    assert by_word["none"] is None
+    assert by_word.get("disc", "disc") == "disc"
+    assert by_word["auto"] == ("disc" if resamples else None)
+
+
 @pytest.mark.parametrize("size", [8, 9])
 def test_with_the_mask_nothing_outside_the_disc_reaches_the_model(size: int) -> None:
     y, x = np.mgrid[0:size, 0:size] - (size - 1) / 2

@@ -474,7 +474,7 @@ def test_value_and_floor_from_first_words(how: Interpolation, name: str) -> None
             lost = rho[group.inverse(g)] @ rho[g]
             values += [-cosine(there[c].ravel(), rho[g] @ here[c].ravel()) for c in range(2)]
             floors += [-cosine(lost @ here[c].ravel(), here[c].ravel()) for c in range(2)]
-    [result] = measured(net, images(), name, samples="all", variants=["channelwise"], interpolation=how)
+    [result] = measured(net, images(), name, samples="all", variants=["channelwise"], mask="none", interpolation=how)
     assert result.value == pytest.approx(np.mean(values), abs=1e-10)
     assert result.floor == pytest.approx(np.mean(floors), abs=1e-10)
     assert result.floor_method == "resampling"

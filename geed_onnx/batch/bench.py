@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from geed_onnx.actions import in_disc
 from geed_onnx.batch.remote import local_copy
 from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cell, of_suite
 from geed_onnx.engine import Measured, Settings, measure_plan
