@@ -162,7 +162,8 @@ def _mean(
     twice = _twice([e for e, _ in members])
     have = [] if twice else [r for _, r in members if getattr(r, on) is not None]
     lacking = next((r for _, r in members if getattr(r, on) is None), None)
-    reason = twice or (None if lacking is None else f"{lacking.label}: {lacking.reason or 'no reason was given'}")
+    why = None if lacking is None else lacking.reason if on == "value" else lacking.why_uncalibrated
+    reason = twice or (None if lacking is None else f"{lacking.label}: {why or 'no reason was given'}")
     return FamilyMean(
         family=name,
         step=step,

@@ -58,7 +58,7 @@ class Result:
     law_defect: float
     """how far the output action is from an action: 0 unless it resamples"""
     reason: str | None
-    """why `value` or `calibrated` is None"""
+    """why `value` is None; in lines that lack `calibrated_reason`, why `calibrated` is"""
     seed: int
     runtime: Mapping[str, Any]
     """provider obtained, versions, threads, batch"""
@@ -84,7 +84,20 @@ class Result:
     among them: C4 within C8), and over those that resample it; each with elements, value, low, high, floor, null,
     calibrated, calibrated_low, calibrated_high, reason.  Their values' mean, weighted by the numbers of elements, is
     `value`; f̂, M and the images are the same.  None where the input's elements are all of one sort"""
+    calibrated_reason: str | None = None
+    """why `calibrated` is None: starts with `insensitive:`, `few images:`, `floor above null:` or `not computed:`"""
+    floor_per_element: tuple[float, ...] | None = None
+    """the floor for each element alone, on the scale of `per_element`; None in lines written before there was one"""
+    null_per_element: tuple[float, ...] | None = None
+    """the null for each element alone, likewise"""
+    units: int | None = None
+    """number of clusters, where those are the unit of uncertainty; None: the image is"""
     schema: str = field(default=SCHEMA)
+
+    @property
+    def why_uncalibrated(self) -> str | None:
+        """Why there is no calibrated value, whichever field holds it; None where there is one, or nobody said."""
+        return None if self.calibrated is not None else self.calibrated_reason or self.reason
 
     @property
     def label(self) -> str:
@@ -104,6 +117,7 @@ class Result:
 
 
 _NAMES = tuple(f.name for f in fields(Result))
+_TUPLES = frozenset({"per_element", "floor_per_element", "null_per_element", "notes"})
 
 
 def from_json(line: str) -> Result:
@@ -124,7 +138,7 @@ def from_json(line: str) -> Result:
     known = _NAMES
     try:
         values: dict[str, Any] = {
-            k: tuple(v) if k in ("per_element", "notes") and v is not None else v for k, v in record.items()
+            k: tuple(v) if k in _TUPLES and v is not None else v for k, v in record.items()
         }
         return Result(**{k: v for k, v in values.items() if k in known})
     except TypeError as error:
