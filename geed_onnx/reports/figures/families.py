@@ -187,13 +187,14 @@ def place_of(context: Context, contexts: Sequence[Context], without: str = "") -
     """Return what a context's files are called: group and data, and what else tells it from those of equal name."""
 
     def facts(c: Context) -> dict[str, str]:
-        seed, level, mask, interpolation = c.others
+        seed, level, masked, interpolation, units = c.others
         return {
             "samples": f"{c.samples} images",
             "seed": f"seed {seed}",
             "level": f"level {level:g}",
-            "mask": "masked" if mask else "",
+            "mask": "disc" if masked else "no mask",
             "interpolation": interpolation,
+            "units": "" if units is None else f"{units} clusters",
             "spread": "" if c.spread is None else f"M over {c.spread}",
         }
 
