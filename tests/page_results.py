@@ -53,8 +53,9 @@ def untrained(order: int = 2, group: str = "flip", **changes: Any) -> Result:
     """A network without any symmetry: each element but the identity, where f̂(x) is f(x), reads what its null does."""
     apart = tuple([-1.0] + [-0.5] * (order - 1))
     mean = sum(apart) / order
-    facts = {"value": mean, "null": mean, "floor": -1.0, "calibrated": 1.0, "calibrated_low": 0.9, "calibrated_high": 1.1,
-             "per_element": apart, "null_per_element": apart, "floor_per_element": (-1.0,) * order}  # fmt: skip
+    facts = {"value": mean, "null": mean, "floor": -1.0, "calibrated": 1.0, "calibrated_low": 0.9,
+             "calibrated_high": 1.1, "per_element": apart, "null_per_element": apart,
+             "floor_per_element": (-1.0,) * order}  # fmt: skip
     return result(group=group, order=order, **{**facts, **changes})
 
 

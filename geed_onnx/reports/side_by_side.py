@@ -66,17 +66,17 @@ def print_side_by_side(
     readings: dict[str, tuple[Reading, Reading]] = {
         f"calibrated: 0 as equivariant as the grid allows, 1 no better than unrelated images ({maps}, {vectors},"
         f" {scores})": (lambda r: r.calibrated, lambda r: r.why_uncalibrated),
-        "raw: -1 is equivariant for maps, 0 invariant for latent and scores"
-        + _masked(every): (lambda r: r.value, lambda r: r.reason),
+        "raw: -1 is equivariant for maps, 0 invariant for latent and scores" + _masked(every): (
+            lambda r: r.value,
+            lambda r: r.reason,
+        ),
     }
     marks = numbered(
         reason for value, why in readings.values() for r in every if value(r) is None and (reason := why(r))
     )
     for title, (value, why) in readings.items():
         line(title, "bold")
-        cells = {
-            clean(heading): [_read(value, why, r, marks) for r in column] for heading, column in found.items()
-        }
+        cells = {clean(heading): [_read(value, why, r, marks) for r in column] for heading, column in found.items()}
         kept = fitting(cells, console.width)
         console.print(_table([clean(name) for name in networks], kept))
         if len(kept) < len(cells):

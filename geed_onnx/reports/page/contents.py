@@ -24,12 +24,12 @@ FIRST_LINES = 5
 class Others(NamedTuple):
     """What numbers that may stand side by side have in common beside images and group."""
 
-    seed: int = 0
-    level: float = 0.95
-    masked: bool = False
+    seed: int
+    level: float
+    masked: bool
     """whether images and maps were cut to the inscribed disc"""
-    interpolation: str = "bilinear"
-    units: int | None = None
+    interpolation: str
+    units: int | None
     """number of clusters, where those are the unit of uncertainty"""
 
 
@@ -45,11 +45,11 @@ class Context:
     seed: int
     fingerprints: int
     """how many different sets of images the models saw under these words; more than 1 is not paired"""
-    name: str = ""
+    name: str
     """of the images in the suite, else the last part of `data`"""
-    spread: int | None = None
+    spread: int | None
     """over how many points M was taken, where the same images were measured with several numbers of them"""
-    others: Others = Others()
+    others: Others
     """what else the numbers have in common"""
 
     @property

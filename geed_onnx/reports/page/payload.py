@@ -74,7 +74,7 @@ COLUMNS = (
     Column("step", "Step", "training step of the checkpoint", lambda c, e, r, all: e.step),
     Column("data", "Images", "where the images come from", _context("data"), True),
     Column("group", "Group", "the symmetry group", _context("group"), True),
-    Column("samples", "Count", "number of images: the unit of uncertainty, if nothing is said of clusters", _number("samples")),
+    Column("samples", "Count", "number of images: the unit of uncertainty, but for clusters", _number("samples")),
     Column("units", "Clusters", "the unit of uncertainty, where it is not the image", _number("units")),
     Column("seed", "Seed", "of the draw of images", _number("seed")),
     Column("mask", "Mask", "disc: only what lies inside the inscribed disc counts",
