@@ -50,6 +50,7 @@ def test_a_family_is_a_mean_with_students_interval() -> None:
         assert m.estimate is not None
         assert (m.estimate.value, m.estimate.low, m.estimate.high) == pytest.approx((own.mean(), low, high), rel=1e-12)
         assert (m.models, m.of, m.reason, m.estimate.n) == (5, 5, None, 5)
+        assert m.estimate.method.endswith("on one set of images: nothing is said of other images")
         assert (m.data, m.uri, m.group, m.tap, m.kind) == ("images", "images/", "C4", "block1", "map")
         assert (m.variant, m.samples, m.seed, m.mask, m.interpolation) == ("channelwise", 8, 0, False, "bilinear")
         assert m.optimum == (-1.0 if m.on == "value" else None)
@@ -89,7 +90,7 @@ def test_checkpoints_without_a_family_are_one_line() -> None:
 
 
 SETTINGS: list[dict[str, Any]] = [
-    {"data": "others/"}, {"group": "C8", "order": 8}, {"samples": 20}, {"seed": 1}, {"level": 0.9},
+    {"data": "others/"}, {"group": "C8", "order": 8}, {"samples": 20}, {"seed": 1}, {"level": 0.9}, {"units": 4},
     {"tap": "block2"}, {"variant": "map:pixels:l2"}, {"step": 5},
 ]  # fmt: skip
 

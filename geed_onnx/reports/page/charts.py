@@ -200,6 +200,7 @@ def _bars() -> Spec:
     level = {"y": alt.Y("level:Q"), "stroke": alt.value("var(--muted)"), "strokeDash": _dash()}
     # one level for all elements, or one for each
     across = alt.Chart(rules).mark_rule(strokeWidth=1.25).encode(**level)
-    own = alt.Chart(ticks).mark_point(shape="stroke", size=500, strokeWidth=1.5).encode(x=x, **level)
+    start, end = alt.X("name:N", sort=None, axis=axis, bandPosition=0), alt.X2("name", bandPosition=1)
+    own = alt.Chart(ticks).mark_rule(strokeWidth=1.25).encode(x=start, x2=end, **level)
     chart = alt.layer(bars, across, own).properties(width="container", height=230)
     return _finished(chart, "Deviation by group element.")
