@@ -52,8 +52,9 @@ def mean_of(results: Sequence[Result]) -> Mean:
         len(have), len(results), level, value, low, high,
         mean_over([r.optimum for r in have]), mean_over([r.floor for r in have]), mean_over([r.null for r in have]),
         calibrated, calibrated_low, calibrated_high,
-        *(mean_by_element([getattr(r, name) for r in have])
-          for name in ("per_element", "floor_per_element", "null_per_element")),
+        mean_by_element([r.per_element for r in have]),
+        mean_by_element([r.floor_per_element for r in have]),
+        mean_by_element([r.null_per_element for r in have]),
         mean_by_element([calibrated_by_element(r) for r in have]),
         _missing(r.reason for r in results) if value is None else None,
         _missing(r.why_uncalibrated for r in results) if calibrated is None else None,
