@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -24,8 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from geed_onnx.cli import main
-from geed_onnx.reports import print_results
-from geed_onnx.results import Result, from_json, read_results
+from geed_onnx.results import from_json, read_results
 
 COMMANDS = sorted(main.commands)
 #: Every field that the design promises, with what it may hold.
@@ -630,43 +628,6 @@ def test_the_demo_reads_the_steerable_network_naively_where_its_group_does_not_t
     assert result.exit_code == 0, result.output
     assert "escnn C8-CNN, read naively" in result.stdout
     assert "equivariant by construction" not in result.stdout
-
-
-# --- how results look -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("width", [160, 120, 100, 80, 60, 50])
-def test_a_narrow_table_leaves_columns_out_and_never_cuts_a_number(desk: Path, width: int) -> None:
-    results = [from_json(json.dumps(r)) for r in measured(*ask(desk, group="C8"))]
-    out = io.StringIO()
-    print_results(results, out, width)
-    text = out.getvalue()
-    heading = next(line for line in text.splitlines() if line.lstrip().startswith("tap"))
-    for word in ("variant", "value", "calibrated"):
-        assert word in heading
-    rows = [line for line in text.splitlines() if any(line.startswith(r.tap["name"]) for r in results)]
-    assert len(rows) == len(results)
-    for row, r in zip(rows, results, strict=True):
-        assert len(row) <= width
-        assert (f"{r.value:.3f}" in row) or (f"{r.value:.2e}" in row)
-        assert row.count("[") == row.count("]")
-    left_out = "left out for want of width: " in text
-    assert left_out == ("optimum" not in heading or heading.count("95 %") < 2)
-    assert left_out or width > 100
-    assert not left_out or width < 160
-
-
-def test_long_names_fold_and_reasons_are_not_cut(desk: Path) -> None:
-    [first, *_] = [from_json(json.dumps(r)) for r in measured(*ask(desk))]
-    long = Result(**{**vars(first), "tap": {**first.tap, "name": "encoder/" * 40}, "reason": "because " * 60})
-    out = io.StringIO()
-    print_results([long], out, 80)
-    lines = out.getvalue().splitlines()
-    assert "(1) " + ("because " * 60).strip() in [line.strip() for line in lines]
-    start = next(i for i, line in enumerate(lines) if line.startswith("tap"))
-    width = lines[start].index("variant")
-    rows = [line[:width].strip() for line in lines[start + 2 :] if not line.startswith(("(1)", "left out", "*"))]
-    assert "".join(rows) == "encoder/" * 40
 
 
 # --- real processes ---------------------------------------------------------------------------------------------

@@ -135,10 +135,16 @@ def _raw_and_calibrated(found: Readings) -> Iterable[str]:
         f"Down the trained network invariance arises at the end: {_said(trained.calibrated)} in the last map,"
         f" {_said(latent.calibrated)} in the latent, {_said(soft.calibrated)} at the scores."
     )
-    yield (
-        f"The untrained scores differ by {_said(soft_twin.value)} nats, the smallest of all, and so do those of"
-        f" unrelated images ({_said(soft_twin.null)}): insensitive, not invariant, so no calibrated value is given."
-    )
+    if soft_twin.calibrated is None:
+        yield (
+            f"The untrained scores differ by {_said(soft_twin.value)} nats, the smallest of all, and so do those of"
+            f" unrelated images ({_said(soft_twin.null)}): insensitive, not invariant, so no calibrated value is given."
+        )
+    else:
+        yield (
+            f"The untrained scores differ by {_said(soft_twin.value)} nats, the smallest of all, but so do those of"
+            f" unrelated images ({_said(soft_twin.null)}): calibrated they read {_said(soft_twin.calibrated)}."
+        )
 
 
 def _frameworks(found: Readings) -> Iterable[str]:
