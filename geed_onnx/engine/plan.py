@@ -22,14 +22,13 @@ from geed_onnx.engine.feeding import Feed, first_raw, open_data, prepare_file
 from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
-from geed_onnx.sources import Source, draw
+from geed_onnx.sources import Drawing, Source, clusters_of, draw_distinct
 from geed_onnx.variants import PAPER, Variant, parse_variant, variants
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Tap
 
 Array = npt.NDArray[Any]
-DEFAULT_SPREAD = 200
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,8 @@ class Target:
 class Settings:
     """The numbers of a measurement; see `measure`."""
 
-    samples: int | Literal["all"] = 50
+    samples: int | Literal["all"] | None = None
+    """None: 50, or as many as there are"""
     spread_samples: int | None = None
     reference_samples: int = 16
     seed: int = 0
@@ -59,6 +59,8 @@ class Settings:
     mask: bool = False
     batch_size: int | None = None
     interpolation: Interpolation = "bilinear"
+    cluster: str | None = None
+    """the column that names each image's cluster (`geed_onnx.sources.clusters_of`); None: each image is its own"""
 
     def __post_init__(self) -> None:
         interpolation_of(self.interpolation)
@@ -98,7 +100,9 @@ class Plan:
     constants: Mapping[str, Array] = field(default_factory=dict)
     """what the other inputs are given"""
     notes: tuple[str, ...] = ()
-    """what of the file's own declarations was left aside"""
+    """what of the file's own declarations was left aside, and what is to be said of the draw"""
+    units: Mapping[str, str] | None = None
+    """{image id: cluster} of the sample and the spread points; None: the image is the unit"""
 
     def images(self, indices: Sequence[int]) -> Iterator[tuple[int, str, Array, Array]]:
         """Yield (index, id, raw array, array the group acts on), one at a time."""
@@ -124,17 +128,28 @@ class Plan:
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-def draw_indices(source: Source, settings: Settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the sample and the spread points: one seeded permutation, so that the larger draw contains the smaller."""
-    sample = draw(source, settings.samples, settings.seed)
-    everything = draw(source, "all", settings.seed)
-    if settings.spread_samples is not None and settings.spread_samples > len(everything):
+def draw_indices(source: Source, settings: Settings, *, spread: bool = True) -> Drawing:
+    """Return the sample, the spread points if they are wanted, and notes; see `draw_distinct`."""
+    return draw_distinct(source, settings.samples, settings.spread_samples, settings.seed, spread=spread)
+
+
+def units_of(source: Source, drawing: Drawing, column: str | None) -> dict[str, str] | None:
+    """Return {image id: cluster} of the images drawn; None without a column.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column.
+    DataError
+        If it has no value for an image, or all of the sample are one cluster.
+    """
+    units = clusters_of(source, dict.fromkeys((*drawing.sample, *drawing.spread)), column)
+    if units is not None and len(some := set(list(units.values())[: len(drawing.sample)])) < 2:
         raise DataError(
-            f"{source.uri}: {settings.spread_samples} spread points were asked for, but there are only"
-            f" {len(everything)} images; ask for at most {len(everything)} (--spread-samples)"
+            f"{source.uri}: the {len(drawing.sample)} images of the sample are one cluster, {column} {some.pop()!r}; an"
+            " interval over clusters takes at least 2: measure more images, or leave out --cluster"
         )
-    count = min(settings.spread_samples or DEFAULT_SPREAD, len(everything))
-    return sample, draw(source, count, settings.seed)
+    return units
 
 
 def targets_of(taps: Sequence[Tap], layout: str | None) -> tuple[Target, ...]:
@@ -321,13 +336,13 @@ def plan_of(
 ) -> Plan:
     """Return the plan for one group and sample of a model that was opened on its data."""
     picked = chosen_variants(variants, opened.targets)
-    indices, spread = draw_indices(opened.source, settings)
+    drawing = draw_indices(opened.source, settings, spread=_wants_spread(picked, opened.targets))
     return Plan(
         session=opened.session,
         model=opened.model,
         source=opened.source,
-        indices=indices,
-        spread_indices=spread if _wants_spread(picked, opened.targets) else (),
+        indices=drawing.sample,
+        spread_indices=drawing.spread,
         group=group,
         acting=within_disc(input_action(group, opened.shape, settings.interpolation), settings.mask),
         feed=opened.feed,
@@ -340,7 +355,8 @@ def plan_of(
         skip_bad=opened.skip_bad,
         input=opened.input,
         constants=opened.constants,
-        notes=opened.notes,
+        notes=(*opened.notes, *drawing.notes),
+        units=units_of(opened.source, drawing, settings.cluster),
     )
 
 
