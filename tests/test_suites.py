@@ -65,12 +65,13 @@ def test_the_smallest_suite_has_every_default(desk: Path) -> None:
         models=(ModelEntry("a.onnx", "a"),),
         data=(DataEntry("x.npz", "x"),),
         groups=("C8",),
-        samples=(50,),
+        samples=(None,),  # 50, or as many as there are
         seeds=(0,),
         measure=MeasureEntry(),
     )
     assert suite.path == "suite.toml"
-    assert [(j.model.name, j.data.name, j.group, j.samples, j.seed) for j in suite.jobs()] == [("a", "x", "C8", 50, 0)]
+    jobs = [(j.model.name, j.data.name, j.group, j.samples, j.seed) for j in suite.jobs()]
+    assert jobs == [("a", "x", "C8", None, 0)]
 
 
 def test_the_complete_example_of_the_documentation(desk: Path) -> None:
@@ -660,7 +661,7 @@ def test_the_demo_suite_has_every_shipped_model(monkeypatch: pytest.MonkeyPatch)
     assert names[demo.C8].path == names[demo.NAIVE].path
     assert [m.name for m in suite.models if not m.declared_action] == [demo.NAIVE]
     assert [d.source for d in suite.data] == ["models/shipped/digits-test.parquet"]
-    assert (suite.groups, suite.samples, suite.seeds) == (("C8",), (50,), (0,))
+    assert (suite.groups, suite.samples, suite.seeds) == (("C8",), (None,), (0,))
     assert load_suite(ROOT / "models" / "demo.toml") == suite
 
 

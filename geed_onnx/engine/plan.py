@@ -145,8 +145,9 @@ def units_of(source: Source, drawing: Drawing, column: str | None) -> dict[str, 
     """
     units = clusters_of(source, dict.fromkeys((*drawing.sample, *drawing.spread)), column)
     if units is not None and len(some := set(list(units.values())[: len(drawing.sample)])) < 2:
+        count = len(drawing.sample)
         raise DataError(
-            f"{source.uri}: the {len(drawing.sample)} images of the sample are one cluster, {column} {some.pop()!r}; an"
+            f"{source.uri}: the sample of {count} image{'s' * (count != 1)} is one cluster, {column} {some.pop()!r}; an"
             " interval over clusters takes at least 2: measure more images, or leave out --cluster"
         )
     return units
