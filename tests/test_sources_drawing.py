@@ -206,6 +206,17 @@ def test_a_source_that_tells_no_copies_is_said_to(tmp_path: Path) -> None:
     )
 
 
+def test_files_damaged_alike_are_damaged_and_no_copies(tmp_path: Path) -> None:
+    for k in range(6):
+        (tmp_path / f"{k}.png").write_bytes(png(k % 2) if k % 3 else b"a page that says: not found")
+    found = draw_distinct(open_source(str(tmp_path), skip_bad=True), "all", None, 0)
+    # 0 and 3 are damaged; 1 and 5 are one picture, 2 and 4 another
+    assert found.sample == (0, 1, 2, 3)
+    assert found.notes == ("2 of 6 images are copies of others and were left out: counted once",)
+    with pytest.raises(DataError, match=r"cannot read image '0\.png'"):
+        draw_distinct(open_source(str(tmp_path)), "all", None, 0)
+
+
 # --- the order of references ------------------------------------------------------------------------------------
 
 

@@ -661,7 +661,7 @@ def test_the_demo_suite_has_every_shipped_model(monkeypatch: pytest.MonkeyPatch)
     assert names[demo.C8].path == names[demo.NAIVE].path
     assert [m.name for m in suite.models if not m.declared_action] == [demo.NAIVE]
     assert [d.source for d in suite.data] == ["models/shipped/digits-test.parquet"]
-    assert (suite.groups, suite.samples, suite.seeds) == (("C8",), (None,), (0,))
+    assert (suite.groups, suite.samples, suite.seeds) == (("C8",), (50,), (0,))
     assert load_suite(ROOT / "models" / "demo.toml") == suite
 
 

@@ -101,11 +101,10 @@ def draw_distinct(
             f" at most {size} (--spread-samples)"
         )
     order = _permutation(size, seed)
-    same: dict[bytes, int] = {}
-    digest = cache(lambda index: digest_of(source, index))
+    standing = _standing(source)
     wanted = size if samples == "all" else samples or DEFAULT_SAMPLES
-    sample = _walked(range(size) if samples == "all" else order, wanted, same, digest)
-    points = _walked(order, spread_samples or DEFAULT_SPREAD, same, digest) if spread else _Walk((), 0, 0)
+    sample = _walked(range(size) if samples == "all" else order, wanted, standing)
+    points = _walked(order, spread_samples or DEFAULT_SPREAD, standing) if spread else _Walk((), 0, 0)
     return Drawing(sample.found, points.found, tuple(_said(samples, spread_samples, sample, points)))
 
 
@@ -143,16 +142,33 @@ def _permutation(size: int, seed: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.random.default_rng(seed).permutation(size))
 
 
-def _walked(order: Sequence[int], wanted: int, same: dict[bytes, int], digest: Callable[[int], bytes | None]) -> _Walk:
-    """Follow `order` to the first `wanted` different images; `same` is which image stands for each content."""
+def _standing(source: Source) -> Callable[[int], int | None]:
+    """Return what tells which image stands for one: the first that was asked for with its content, None if untold."""
+    firsts: dict[bytes, int] = {}
+    readable = cache(lambda index: any(True for _ in source.items((index,))))
+
+    @cache
+    def standing(index: int) -> int | None:
+        content = digest_of(source, index)
+        if content is None:
+            return None
+        first = firsts.setdefault(content, index)
+        # files damaged alike are left out for that, and not for being copies
+        return first if first == index or readable(first) else index
+
+    return standing
+
+
+def _walked(order: Sequence[int], wanted: int, standing: Callable[[int], int | None]) -> _Walk:
+    """Follow `order` to the first `wanted` different images."""
     found: dict[int, None] = {}
     passed = untold = 0
     for index in order:
         if len(found) == wanted:
             break
-        content = digest(index)
-        passed, untold = passed + 1, untold + (content is None)
-        found[index if content is None else same.setdefault(content, index)] = None
+        first = standing(index)
+        passed, untold = passed + 1, untold + (first is None)
+        found[index if first is None else first] = None
     return _Walk(tuple(found), passed, untold)
 
 

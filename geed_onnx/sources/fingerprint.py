@@ -87,7 +87,7 @@ def content_digest(encoded: bytes | Path | None, index: int) -> bytes:
             with encoded.open("rb") as file:
                 return hashlib.file_digest(file, "sha256").digest()
     except OSError:
-        pass
+        pass  # reading the image says so
     return f"unreadable {index}".encode()
 
 
