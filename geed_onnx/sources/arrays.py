@@ -75,7 +75,7 @@ class ArraySource:
 
     def digest(self, index: int) -> bytes:
         """Return the hash of a row's bytes; see `Source`."""
-        return hashlib.sha256(np.ascontiguousarray(self._rows[index])).digest()
+        return hashlib.sha256(self._rows[index].tobytes()).digest()
 
     def clusters(self, indices: Sequence[int], column: str) -> list[tuple[str, Any]]:
         """Return (id, value in the array `column`) of each; see `Source`."""
