@@ -44,8 +44,7 @@ CROSSED = 3
     "--samples",
     callback=samples_of,
     metavar="N|all",
-    show_default="50, or as many as there are",
-    help="Images drawn with the seed, or all; copies of one count once.",
+    help="Images drawn with the seed, or all; copies of one count once.  [default: 50, or as many as there are]",
 )
 @click.option(
     "--spread-samples", type=click.IntRange(2), metavar="N", help="Images for the spread M.  [default: up to 200]"
