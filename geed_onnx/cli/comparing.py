@@ -29,6 +29,7 @@ OF_MEASURE = (
     "mask",
     "interpolation",
     "batch_size",
+    "cluster",
 )
 #: What is said of rows that were not shown equivalent, before the rest is only counted.
 MOST_LINES = 10

@@ -44,9 +44,7 @@ CROSSED = 3
     "--samples",
     callback=samples_of,
     metavar="N|all",
-    default="50",
-    show_default=True,
-    help="Images drawn with the seed, or all.",
+    help="Images drawn with the seed, or all; copies of one count once.  [default: 50, or as many as there are]",
 )
 @click.option(
     "--spread-samples", type=click.IntRange(2), metavar="N", help="Images for the spread M.  [default: up to 200]"
@@ -84,6 +82,11 @@ CROSSED = 3
     default="bilinear",
     show_default=True,
     help="How turns by no multiple of 90° resample, input and maps alike.",
+)
+@click.option(
+    "--cluster",
+    metavar="COLUMN",
+    help="Names each image's cluster (patient, scene), the unit of intervals: a column, an array, or folder.",
 )
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Rows of one forward pass.  [default: fitting]")
 @click.option(
@@ -196,6 +199,7 @@ SETTINGS = (
     "mask",
     "interpolation",
     "batch_size",
+    "cluster",
 )
 
 
@@ -216,6 +220,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "mask": options["mask"],
         "interpolation": options["interpolation"],
         "batch_size": options["batch_size"],
+        "cluster": options["cluster"],
         "provider": options["provider"],
         "threads": options["threads"],
         "tf32": options["tf32"],

@@ -33,6 +33,11 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
     feed = plan.feed
     # named only where it is another: what was measured before there was a choice keeps its key
     resampled = {} if settings.interpolation == "bilinear" else {"interpolation": settings.interpolation}
+    clustered: dict[str, Any] = {}
+    if plan.units is not None:
+        units = list(plan.units.items())
+        clustered = {"cluster": settings.cluster, "units": sorted(units[: len(plan.indices)])}
+        clustered["points"] = [points, sorted(units[len(plan.indices) :])]
     return {
         "schema": SCHEMA,
         "statistics": STATISTICS,
@@ -52,6 +57,7 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         "floor": settings.floor,
         "mask": plan.masked,
         **resampled,
+        **clustered,
         "provider": plan.session.facts.provider,
         "tf32": plan.session.facts.tf32,
     }

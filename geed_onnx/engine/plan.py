@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import (
@@ -28,14 +27,13 @@ from geed_onnx.engine.feeding import Feed, first_raw, open_data, prepare_file
 from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
-from geed_onnx.sources import Source, draw
+from geed_onnx.sources import Drawing, Source, clusters_of, draw_distinct, permuted
 from geed_onnx.variants import KINDS, PAPER, Variant, parse_variant, variants
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Tap
 
 Array = npt.NDArray[Any]
-DEFAULT_SPREAD = 200
 #: Reference images of one block; their orbits are what is in memory at once.
 BLOCK = 16
 
@@ -58,7 +56,8 @@ class Target:
 class Settings:
     """The numbers of a measurement; see `measure`."""
 
-    samples: int | Literal["all"] = 50
+    samples: int | Literal["all"] | None = None
+    """None: 50, or as many as there are"""
     spread_samples: int | None = None
     reference_samples: int | None = None
     """None: all of the sample"""
@@ -68,6 +67,8 @@ class Settings:
     mask: Mask = "auto"
     batch_size: int | None = None
     interpolation: Interpolation = "bilinear"
+    cluster: str | None = None
+    """the column that names each image's cluster (`geed_onnx.sources.clusters_of`); None: each image is its own"""
 
     def __post_init__(self) -> None:
         interpolation_of(self.interpolation)
@@ -110,7 +111,9 @@ class Plan:
     constants: Mapping[str, Array] = field(default_factory=dict)
     """what the other inputs are given"""
     notes: tuple[str, ...] = ()
-    """what of the file's own declarations was left aside"""
+    """what of the file's own declarations was left aside, and what is to be said of the draw"""
+    units: Mapping[str, str] | None = None
+    """{image id: cluster} of the sample and the spread points; None: the image is the unit"""
 
     @property
     def masked(self) -> bool:
@@ -147,17 +150,29 @@ class Plan:
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-def draw_indices(source: Source, settings: Settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the sample and the spread points: one seeded permutation, so that the larger draw contains the smaller."""
-    sample = draw(source, settings.samples, settings.seed)
-    everything = draw(source, "all", settings.seed)
-    if settings.spread_samples is not None and settings.spread_samples > len(everything):
+def draw_indices(source: Source, settings: Settings, *, spread: bool = True) -> Drawing:
+    """Return the sample, the spread points if they are wanted, and notes; see `draw_distinct`."""
+    return draw_distinct(source, settings.samples, settings.spread_samples, settings.seed, spread=spread)
+
+
+def units_of(source: Source, drawing: Drawing, column: str | None) -> dict[str, str] | None:
+    """Return {image id: cluster} of the images drawn; None without a column.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column.
+    DataError
+        If it has no value for an image, or all of the sample are one cluster.
+    """
+    units = clusters_of(source, dict.fromkeys((*drawing.sample, *drawing.spread)), column)
+    if units is not None and len(some := set(list(units.values())[: len(drawing.sample)])) < 2:
+        count = len(drawing.sample)
         raise DataError(
-            f"{source.uri}: {settings.spread_samples} spread points were asked for, but there are only"
-            f" {len(everything)} images; ask for at most {len(everything)} (--spread-samples)"
+            f"{source.uri}: the sample of {count} image{'s' * (count != 1)} is one cluster, {column} {some.pop()!r}; an"
+            " interval over clusters takes at least 2: measure more images, or leave out --cluster"
         )
-    count = min(settings.spread_samples or DEFAULT_SPREAD, len(everything))
-    return sample, draw(source, count, settings.seed)
+    return units
 
 
 def reference_blocks(
@@ -168,7 +183,7 @@ def reference_blocks(
     They are the first `count` (None: all) of a permutation by the seed of the sorted sample, so that neither the order
     of a folder nor that of the sample says who partners whom.
     """
-    order = [sorted(indices)[i] for i in np.random.default_rng(seed).permutation(len(indices))][:count]
+    order = permuted(indices, seed)[:count]
     groups: dict[object, list[int]] = {}
     for index in order:
         groups.setdefault(index if cluster is None else cluster[index], []).append(index)
@@ -368,17 +383,18 @@ def plan_of(
 ) -> Plan:
     """Return the plan for one group and sample of a model that was opened on its data."""
     picked = chosen_variants(variants, opened.targets)
-    sample, spread = draw_indices(opened.source, settings)
-    blocks = reference_blocks(sample, settings.reference_samples, settings.seed)
-    first = [index for block in blocks for index in block]
-    done = set(first)
+    drawing = draw_indices(opened.source, settings, spread=_wants_spread(picked, opened.targets))
+    units = units_of(opened.source, drawing, settings.cluster)
+    cluster = None if units is None else dict(zip(drawing.sample, units.values(), strict=False))
+    blocks = reference_blocks(drawing.sample, settings.reference_samples, settings.seed, cluster)
+    first = dict.fromkeys(index for block in blocks for index in block)
     acting = input_action(group, opened.shape, settings.interpolation)
     return Plan(
         session=opened.session,
         model=opened.model,
         source=opened.source,
-        indices=(*first, *(i for i in sample if i not in done)),
-        spread_indices=spread if _wants_spread(picked, opened.targets) else (),
+        indices=(*first, *(i for i in drawing.sample if i not in first)),
+        spread_indices=drawing.spread,
         group=group,
         acting=within_disc(acting, wants_disc(settings.mask, acting)),
         feed=opened.feed,
@@ -392,7 +408,8 @@ def plan_of(
         skip_bad=opened.skip_bad,
         input=opened.input,
         constants=opened.constants,
-        notes=opened.notes,
+        notes=(*opened.notes, *drawing.notes),
+        units=units,
     )
 
 

@@ -68,6 +68,7 @@ def record(
         floor=part.floor,
         null=part.null,
         exact=_exact(plan, cell),
+        units=plan.units or {},
     )
     reason = cell.reason or _no_value(tables, plan.settings.level)
     common = _common(plan, tap, cell, part, data, runtime, (*notes, *_notes(plan, tap, cell, part))) | {"key": key}
@@ -218,6 +219,7 @@ def _common(
         "logits": tap.logits,
         "spread_samples": len(tap.spread) if cell.variant.scale.spread else None,
         "reference_samples": _reference_samples(part),
+        "units": None if plan.units is None else len({plan.units[i] for i in part.sample.ids}),
         "seed": plan.settings.seed,
         "runtime": dict(runtime),
         "notes": notes,

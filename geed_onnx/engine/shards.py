@@ -96,6 +96,8 @@ def finish(plan: Plan, partial: Partial) -> list[Measured]:
         "preprocessing": how.to_json() if how else "as is",
         "mask": "disc" if plan.masked else None,
     }
+    if plan.settings.cluster is not None:
+        data["cluster"] = plan.settings.cluster
     rows = min(s.rows for s in partial.shares.values())
     runtime = {**partial.shares[0].facts.to_json(), "batch": rows, "geed_onnx": _version()}
     known = plan_facts(plan, partial.images.hexdigest(), partial.points.hexdigest())

@@ -273,7 +273,15 @@ def data_of(
         except UsageError as error:
             faults.append(Fault(place(where, "source"), table.source, expected, str(error)))
             continue
-        entry = DataEntry(source, table.name or "", table.column, table.skip_bad, table.streaming, dict(preprocessing))
+        entry = DataEntry(
+            source,
+            table.name or "",
+            table.column,
+            table.skip_bad,
+            table.streaming,
+            dict(preprocessing),
+            table.cluster,
+        )
         if any(replace(e, name=entry.name) == entry for _, _, e in found):
             faults.append(
                 Fault(place(where, "source"), table.source, "each data set once", "the same data set is there already")

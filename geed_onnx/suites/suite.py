@@ -51,6 +51,8 @@ class DataEntry:
     skip_bad: bool = False
     streaming: bool | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str | None = None
+    """what names each image's cluster, as `--cluster` takes it"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ class Job:
     model: ModelEntry
     data: DataEntry
     group: str
-    samples: int | Literal["all"]
+    samples: int | Literal["all"] | None
+    """None: 50, or as many as there are"""
     seed: int
     measure: MeasureEntry
 
@@ -92,7 +95,7 @@ class Suite:
     models: tuple[ModelEntry, ...]
     data: tuple[DataEntry, ...]
     groups: tuple[str, ...]
-    samples: tuple[int | Literal["all"], ...]
+    samples: tuple[int | Literal["all"] | None, ...]
     seeds: tuple[int, ...]
     measure: MeasureEntry
     thresholds: tuple[Threshold, ...] = ()

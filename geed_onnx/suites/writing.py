@@ -31,7 +31,7 @@ def suite_toml(suite: Suite, folder: str | os.PathLike[str] | None = None) -> st
         "output": suite.output,
         "root": _root(folder),
         "groups": list(suite.groups),
-        "samples": list(suite.samples),
+        "samples": None if suite.samples == (None,) else list(suite.samples),
         "seeds": list(suite.seeds),
         "variants": None if suite.measure.variants is None else list(suite.measure.variants),
         "baseline": suite.baseline,
