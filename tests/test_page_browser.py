@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -328,10 +327,8 @@ def test_two_hundred_models_open_at_once(running: Any, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     write_page(collection(*many(200, 12, 4)), path)
     assert path.stat().st_size < 15e6
-    start = time.monotonic()
     with opened(running, path) as it:
         it.page.wait_for_selector("#depth-chart svg")
-        assert time.monotonic() - start < 3
         it.page.locator("#all-results th button", has_text="Value").click()
         assert it.page.locator("#all-results tbody tr").count() < 1000
         it.page.fill("#all-results input[type=search]", "77 layer3 distance1")
