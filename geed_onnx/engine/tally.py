@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import Action, output_action, turn_classes, within_disc
+from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.engine.partial import CellPart, TapPart
 from geed_onnx.engine.passes import Batch, Block
 from geed_onnx.engine.plan import Plan, Target
@@ -188,7 +188,7 @@ class Tally:
         self._gathered: dict[str, Gathered] = {}
         self._spread = frozenset(plan.spread_indices)
         self._spooled = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def parts(self) -> dict[str, TapPart]:
         """Return {tap: what the images taken in so far leave behind}, in the order of the taps."""
@@ -200,7 +200,7 @@ class Tally:
             gathered.orbits.clear()
             gathered.centres.clear()
         if self._folder is not None:
-            self._folder.cleanup()
+            put_away(self._folder)
 
     # --- binding ------------------------------------------------------------------------------------------------
 
@@ -377,8 +377,8 @@ class Tally:
         if self._spooled <= REFERENCE_BYTES:
             return y
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="geed-onnx-")
-        name = os.path.join(self._folder.name, f"{self._spooled}.npy")
+            self._folder = temporary_folder()
+        name = self._folder / f"{self._spooled}.npy"
         file: Array = np.lib.format.open_memmap(name, mode="w+", dtype=y.dtype, shape=y.shape)
         file[:] = y
         return file
@@ -404,7 +404,7 @@ class Tally:
             gathered.orbits.clear()
         self._spooled = 0
         if self._folder is not None:
-            self._folder.cleanup()
+            put_away(self._folder)
             self._folder = None
 
     def _null(self, gathered: Gathered, rows: Rows, n: int) -> Null:

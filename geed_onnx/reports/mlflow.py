@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from geed_onnx.ending import at_end, put_away, temporary_folder
 from geed_onnx.errors import GeedError, UsageError
 from geed_onnx.gates import Verdict
 from geed_onnx.gates.verdict import finite
@@ -98,15 +98,19 @@ def log_to_mlflow(
         client = _client(uri)
         run_id = _create(client, experiment, collection)
     status = "FAILED"
+
+    def ended() -> None:
+        # what failed is told already; that a run stays open where the server is gone is the server's
+        with _environment(uri, *FIRST), contextlib.suppress(Exception):
+            client.set_terminated(run_id, status)
+
     try:
-        with _environment(uri, *LATER), _explained(uri, collection):
+        with at_end(ended), _environment(uri, *LATER), _explained(uri, collection):
             _log(client, run_id, collection, verdict, notify)
             _artifacts(client, run_id, collection, page, verdict)
             status = "FINISHED"
     finally:
-        # what failed is told already; that a run stays open where the server is gone is the server's
-        with _environment(uri, *FIRST), contextlib.suppress(Exception):
-            client.set_terminated(run_id, status)
+        ended()
     return run_id
 
 
@@ -216,8 +220,8 @@ def _log(
 
 
 def _artifacts(client: Any, run_id: str, collection: Collection, page: Path | None, verdict: Verdict | None) -> None:
-    with tempfile.TemporaryDirectory(prefix="geed-onnx-") as name:
-        folder = Path(name)
+    folder = temporary_folder()
+    try:
         write_results(folder / RESULTS, collection.results)
         series = {s.name: list(s.said) for s in series_of(collection.results)}
         (folder / NAMES).write_text(json.dumps(series, indent=2), encoding="utf-8")
@@ -229,6 +233,8 @@ def _artifacts(client: Any, run_id: str, collection: Collection, page: Path | No
             (folder / "gate.md").write_text(markdown(verdict), encoding="utf-8", errors="backslashreplace")
         for path in [*sorted(folder.iterdir()), *([page] if page is not None else [])]:
             client.log_artifact(run_id, str(path))
+    finally:
+        put_away(folder)
 
 
 def parameters_of(collection: Collection) -> dict[str, str]:

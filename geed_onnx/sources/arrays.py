@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 import weakref
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import DataError, UnknownName, UsageError
 from geed_onnx.sources.clusters import clustered
 from geed_onnx.sources.source import Form, Options, Source, checked_index, digest_of, existing_file, one_line, sources
@@ -163,7 +163,7 @@ def _open_npz(uri: str, path: Path, column: str | None) -> ArraySource:
         raise DataError(
             f"{uri}: not a whole .npz file, or a damaged one ({one_line(error)}); write it again"
         ) from error
-    scratch = Path(tempfile.mkdtemp(prefix="geed-onnx-"))
+    scratch = temporary_folder()
     try:
         with archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -181,9 +181,9 @@ def _open_npz(uri: str, path: Path, column: str | None) -> ArraySource:
 
         source = ArraySource(uri, rows, names, column_of)
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        put_away(scratch)
         raise
-    weakref.finalize(source, shutil.rmtree, scratch, ignore_errors=True)
+    weakref.finalize(source, put_away, scratch)
     return source
 
 

@@ -6,7 +6,6 @@ A table is either mapped from an Arrow copy in a temporary folder (any row at on
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from typing import IO, Any
 
 import numpy.typing as npt
 
+from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import DataError, UnknownName
 from geed_onnx.sources.columns import Encoded, encoded, fetched, id_column, image_column
 from geed_onnx.sources.decoding import decode
@@ -274,12 +274,12 @@ class Scratch:
     """A temporary folder that goes when the source it was made for goes, or at once when opening fails."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="geed-onnx-"))
+        self.folder = temporary_folder()
         self._kept = False
 
     def until_gone(self, source: TableSource) -> TableSource:
         """Return `source`, with the folder's life tied to it."""
-        weakref.finalize(source, shutil.rmtree, self.folder, ignore_errors=True)
+        weakref.finalize(source, put_away, self.folder)
         self._kept = True
         return source
 
@@ -288,7 +288,7 @@ class Scratch:
 
     def __exit__(self, *_: object) -> None:
         if not self._kept:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            put_away(self.folder)
 
 
 sources.register(

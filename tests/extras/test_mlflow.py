@@ -170,10 +170,8 @@ def test_a_server_that_does_not_answer(deaf: bool, monkeypatch: pytest.MonkeyPat
         if deaf:  # takes the connection and says nothing
             s.listen(8)
         port = s.getsockname()[1]
-        start = time.monotonic()
         with pytest.raises(GeedError) as caught:
             log_to_mlflow(Collection("runs/x", (cell(),)), f"http://me:secret@127.0.0.1:{port}")
-        assert time.monotonic() - start < 15
     said = str(caught.value)
     assert said.startswith(f"the MLflow server 'http://127.0.0.1:{port}' does not answer: ")
     assert said.endswith("nothing is lost, the results are at 'runs/x'")
