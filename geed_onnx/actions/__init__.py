@@ -21,6 +21,7 @@ from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialActio
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
+from geed_onnx.actions.logarithms import LogAction, on_logs
 from geed_onnx.actions.masking import DiscAction, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
@@ -37,6 +38,7 @@ __all__ = [
     "GridAction",
     "Interpolation",
     "JointAction",
+    "LogAction",
     "TrivialAction",
     "actions",
     "disc",
@@ -44,6 +46,7 @@ __all__ = [
     "interpolated",
     "interpolation_of",
     "masked",
+    "on_logs",
     "orbit_of",
     "output_action",
     "parse_declared",
