@@ -59,7 +59,7 @@ class ChannelForm:
         return self.value(self.sums(a, b))
 
     def combine(self, sums: Floats) -> Floats:
-        """Return m from the sums of all channels, `(k, …, C) -> (…)`: the mean of their values, or the weighted mean."""
+        """Return m from the sums of all channels, `(k, …, C) -> (…)`: the (weighted) mean of their values."""
         values = self.value(sums)
         if self.weights is None:
             mean: Floats = values.mean(axis=-1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -237,6 +237,9 @@ def broken_deviation(g: int, element: Array, centre: Array, action: Action, dist
 
 # ---- scores: probabilities or logits -------------------------------------------------------------------------------
 
+#: What a user says that scores are.
+Scores = Literal["logits", "probabilities"]
+SCORES: tuple[Scores, ...] = get_args(Scores)
 #: How far from 1 the sum of what are probabilities by their looks may be.
 SUM_TOLERANCE = 1e-3
 #: How far the sum of what may be probabilities, rounded.

@@ -190,6 +190,7 @@ class Bench:
             acts=job.model.acts,
             declared=job.model.declared_action,
             settings=settings,
+            scores=job.model.scores,
         )
         plan = replace(plan, model=called({**plan.model, "path": job.model.path}, job.model))
         prints = self._printed(plan.source, job, plan.indices, plan.spread_indices)

@@ -61,7 +61,7 @@ def cell_key(facts: Mapping[str, Any] | None, plan: Plan, target: Target, varian
     return hashed(
         {
             **shared,
-            "tap": [target.name, target.kind, target.layout, target.logits is True],
+            "tap": [target.name, target.kind, target.layout, target.logits],
             "action": _declared(act) if isinstance(act, Declared) else act,
             "variant": [variant.name, variant.distance, variant.normaliser],
             # M is over other images too; what is not relative to M does not depend on them

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
@@ -42,6 +42,8 @@ LEFT_OUT = ("sensitivity", "calibrated interval", "interval", "optimum", "floor"
 #: Names fold within their columns, but not below this.
 LEAST_NAME = 14
 GAP = 3
+#: Share of zero channels beyond which it is told.
+MANY_ZERO = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,14 @@ def columns_of(results: Sequence[Result]) -> list[Column]:
 def stood_in(r: Result) -> bool:
     """Return whether the optimum stands in for a floor that was not measured."""
     return r.floor_method == "optimum" and r.floor is not None
+
+
+def zero_channels(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a line on the taps of which more than 5 % of the channels are zero: two such channels count as equal."""
+    shares = {r.tap["name"]: r.zero_channels for r in results if (r.zero_channels or 0) > MANY_ZERO}
+    if shares:
+        listed = ", ".join(f"{clean(name)} {100 * (share or 0):.0f} %" for name, share in shares.items())
+        yield f"channels that are zero everywhere: {listed} (equal in channelwise, left out of channelwise-weighted)"
 
 
 def fitting(columns: Sequence[Column], width: int, left_out: Sequence[str] = LEFT_OUT) -> list[Column]:
@@ -146,6 +156,8 @@ def print_results(results: Sequence[Result], file: IO[str] | None = None, width:
         console.print(results_table(kept))
         for reason, mark in marks_of(some).items():
             line(f"{mark} {clean(reason)}")
+        for told in zero_channels(some):
+            line(told)
         if any(stood_in(r) for r in some) and any(c.name == "floor" for c in kept):
             line("* floor not measured (extra passes): add --floor; the optimum stands in for it")
         if len(kept) < len(columns):
