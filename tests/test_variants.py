@@ -443,7 +443,7 @@ def test_the_normaliser_may_be_left_out() -> None:
     [
         ("chanelwise", UnknownName, "unknown variant 'chanelwise': did you mean 'channelwise'"),
         ("latent", UnknownName, "unknown variant 'latent'.*latent-"),
-        ("", UnknownName, "unknown variant ''; known: channelwise, latent-cosine"),
+        ("", UnknownName, "unknown variant ''; known: channelwise, channelwise-weighted, latent-cosine"),
         ("map:pixels", UsageError, r"expected KIND:ACTION:DISTANCE\[:NORMALISER\], as in map:pixels:relative-l2"),
         ("map:pixels:l2:none:none", UsageError, "expected KIND:ACTION:DISTANCE"),
         ("map:", UsageError, "expected KIND:ACTION:DISTANCE"),
