@@ -28,7 +28,7 @@ from geed_onnx.estimators import (
     value_of,
 )
 from geed_onnx.groups import Group
-from geed_onnx.results import CellTables, Result, finite
+from geed_onnx.results import CAUTION, CellTables, Result, finite
 from geed_onnx.variants import SUM_TOLERANCE
 
 #: Images below which intervals of scores are known to cover too little.
@@ -228,9 +228,9 @@ def _of_scores(tap: TapPart, cell: Cell, part: CellPart) -> Iterator[str]:
     if tap.logits is None:
         return
     if target.scores is not None:
-        yield f"{target.name}: {target.scores}, as --scores says"
+        yield f"{target.name}: taken as {target.scores}, as --scores says"
     elif target.logits:
-        yield f"{target.name}: logits, as the graph shows; softmax in float64"
+        yield f"{target.name}: taken as logits, as the graph shows; softmax in float64"
     elif tap.logits:
         yield f"{target.name} does not sum to 1: taken as logits, softmax in float64"
     elif target.logits is None:
@@ -247,7 +247,7 @@ def _of_scores(tap: TapPart, cell: Cell, part: CellPart) -> Iterator[str]:
         )
     if 0 < len(part.sample) < FEW_SCORES:
         yield (
-            f"{target.name}: intervals of scores on fewer than {FEW_SCORES} images, here {len(part.sample)}, miss the"
+            f"{CAUTION}{target.name}: intervals of scores on fewer than {FEW_SCORES} images, here {len(part.sample)}, miss the"
             " truth more often than they state, since a few images may carry the value"
         )
 
@@ -258,7 +258,7 @@ def _of_channels(tap: TapPart, cell: Cell) -> Iterator[str]:
     form = cell.variant.m.per_channel
     if faint and form is not None and form.weights is None and median(faint) >= 1:
         yield (
-            f"{cell.target.name}: {median(faint):.0f} of {tap.shape[0]} channels carry less than {FAINT:g} of the mean"
+            f"{CAUTION}{cell.target.name}: {median(faint):.0f} of {tap.shape[0]} channels carry less than {FAINT:g} of the mean"
             " channel's norm in most images, and count as much as any other; --variant channelwise-weighted counts"
             " channels by their norm"
         )
@@ -276,8 +276,8 @@ def _of_images(cell: Cell, table: Deviations) -> Iterator[str]:
     share = float(above[worst]) / total
     if share > max(MOST_OF_VALUE, 2 / n):
         yield (
-            f"image {table.ids[worst]!r} carries {100 * share:.0f} % of the value: intervals foresee no image of its"
-            " kind that the sample happens to lack"
+            f"{CAUTION}{cell.target.name}: image {table.ids[worst]!r} carries {100 * share:.0f} % of the value of"
+            f" {cell.variant.name}: intervals foresee no image of its kind that the sample happens to lack"
         )
 
 

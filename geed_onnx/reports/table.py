@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
-from geed_onnx.results import Result
+from geed_onnx.results import CAUTION, Result
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -101,6 +101,11 @@ def zero_channels(results: Sequence[Result]) -> Iterator[str]:
         yield f"channels that are zero everywhere: {listed} (equal in channelwise, left out of channelwise-weighted)"
 
 
+def cautions(results: Iterable[Result]) -> list[str]:
+    """Return the notes that are cautions, each once."""
+    return list(dict.fromkeys(clean(n) for r in results for n in r.notes if n.startswith(CAUTION)))
+
+
 def fitting(columns: Sequence[Column], width: int, left_out: Sequence[str] = LEFT_OUT) -> list[Column]:
     """Return the columns that `width` has room for, those of `left_out` going first."""
     kept = list(columns)
@@ -156,7 +161,7 @@ def print_results(results: Sequence[Result], file: IO[str] | None = None, width:
         console.print(results_table(kept))
         for reason, mark in marks_of(some).items():
             line(f"{mark} {clean(reason)}")
-        for told in zero_channels(some):
+        for told in (*zero_channels(some), *cautions(some)):
             line(told)
         if any(stood_in(r) for r in some) and any(c.name == "floor" for c in kept):
             line("* floor not measured (extra passes): add --floor; the optimum stands in for it")

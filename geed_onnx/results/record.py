@@ -11,6 +11,8 @@ from typing import Any
 from geed_onnx.errors import DataError
 
 SCHEMA = "geed-result/1"
+#: What notes begin with that say why a number may not be what it seems; the table shows them.
+CAUTION = "caution: "
 
 
 @dataclass(frozen=True)
