@@ -247,8 +247,8 @@ def _of_scores(tap: TapPart, cell: Cell, part: CellPart) -> Iterator[str]:
         )
     if 0 < len(part.sample) < FEW_SCORES:
         yield (
-            f"{CAUTION}{target.name}: intervals of scores on fewer than {FEW_SCORES} images, here {len(part.sample)}, miss the"
-            " truth more often than they state, since a few images may carry the value"
+            f"{CAUTION}{target.name}: intervals of scores on fewer than {FEW_SCORES} images, here {len(part.sample)},"
+            " miss the truth more often than they state, since a few images may carry the value"
         )
 
 
@@ -258,9 +258,9 @@ def _of_channels(tap: TapPart, cell: Cell) -> Iterator[str]:
     form = cell.variant.m.per_channel
     if faint and form is not None and form.weights is None and median(faint) >= 1:
         yield (
-            f"{CAUTION}{cell.target.name}: {median(faint):.0f} of {tap.shape[0]} channels carry less than {FAINT:g} of the mean"
-            " channel's norm in most images, and count as much as any other; --variant channelwise-weighted counts"
-            " channels by their norm"
+            f"{CAUTION}{cell.target.name}: {median(faint):.0f} of {tap.shape[0]} channels carry less than {FAINT:g} of"
+            " the mean channel's norm in most images, and count as much as any other; --variant channelwise-weighted"
+            " counts channels by their norm"
         )
 
 
