@@ -38,7 +38,11 @@ def net(ending: list[onnx.NodeProto], scale: float = 40.0, **more: Array) -> onn
     """A linear classifier of 4 classes, `ending` between its `logits` and the output `scores`."""
     weights = scale * np.random.default_rng(2).standard_normal((32, 4)).astype(np.float32) / 32
     made = {"w": weights} | more
-    nodes = [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["logits"])]
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["same"], kernel_shape=[1, 1]),  # which is of N×C×H×W by definition
+        helper.make_node("Flatten", ["same"], ["f"]),
+        helper.make_node("MatMul", ["f", "w"], ["logits"]),
+    ]
     graph = helper.make_graph(
         nodes + ending,
         "scores",
@@ -151,17 +155,17 @@ def test_a_softmax_in_float16_is_one(desk: Path, tmp_path: Path) -> None:
     assert not any("sums to 1 only" in n for n in found["notes"])
 
 
-def test_logits_that_sum_to_1_get_their_softmax(desk: Path, tmp_path: Path) -> None:
-    """Evidence wins over looks: logits made into sums of 1 before the graph's softmax stay logits."""
+def test_of_two_softmaxes_the_one_behind_tells(desk: Path, tmp_path: Path) -> None:
+    """Between them are probabilities, though another softmax is taken of them."""
     shift = [
         helper.make_node("Softmax", ["logits"], ["even"], axis=-1),
         helper.make_node("Softmax", ["even"], ["scores"], axis=-1),
     ]
     path = saved(tmp_path, net(shift))
     [even] = lines(run(*ask(desk, path, "--json", "--tap", "even:probability")))
-    assert even["logits"] is False  # the nearest softmax is the one behind it
+    assert even["logits"] is False
     taps = {t.name: t for t in list_taps(graph_of(net(shift)))}
-    assert [taps[n].logits for n in ("logits", "scores")] == [True, False]
+    assert [taps[n].logits for n in ("even", "scores")] == [False, False]
 
 
 @pytest.mark.parametrize(
@@ -223,10 +227,10 @@ def test_a_quantised_classifier_shows_its_scores() -> None:
         helper.make_node("Mul", ["fs", "ws"], ["scale"]),
         helper.make_node("Mul", ["lc", "scale"], ["scores"]),
     ]
-    for ending, latent in ((operator, []), (dynamic, ["f"])):
+    for ending in (operator, dynamic):
         roles = {t.name: t.role for t in choose_taps(graph_of(net(ending, **whole)))}
         assert roles["scores"] == "scores"
-        assert [n for n, role in roles.items() if role == "latent"] == latent
+        assert [n for n, role in roles.items() if role == "latent"] == ["f"]
 
 
 # ---- what only the user can tell -----------------------------------------------------------------------------------

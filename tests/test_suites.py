@@ -103,6 +103,7 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         taps=("features.7", "logits:probability"),
         acts={"logits": "permute:1:1,0"},
         declared_action=False,
+        scores={"logits": "logits"},
         input="image",
         layout="NHWC",
         constants={"temperature": 1.0, "mask": "exported/mask.npy"},

@@ -112,8 +112,8 @@ def _tap(graph: Graph, node: NodeProto, name: str, paths: Modules, head: Head, d
 
 def told_logits(graph: Graph, head: Head, name: str) -> bool | None:
     """Return what the graph tells of class scores: True before a softmax, False after it, None: neither."""
-    known = head.logits.get(name)
-    return softmax_due(graph.index, name) if known is None and name not in head.sigmoid else known
+    due = softmax_due(graph.index, name)
+    return head.logits.get(name) if due is None else due
 
 
 def natural_kind(shape: tuple[int | None, ...], layout: str | None) -> Kind:
