@@ -548,6 +548,7 @@ MODELS = st.builds(
     taps=optional(st.sampled_from([("x",), ("a:map", "b*:vector", "c:0")])),
     acts=st.dictionaries(TEXTS, st.sampled_from(["trivial", "pixels+permute:1:1,0", "roll:1:-4"]), max_size=2),
     declared_action=st.booleans(),
+    scores=st.dictionaries(TEXTS, st.sampled_from(["logits", "probabilities"]), max_size=2),
     input=optional(TEXTS),
     layout=optional(st.sampled_from(["NCHW", "NHWC"])),
     constants=st.dictionaries(TEXTS, NUMBERS | st.just("k.npy"), max_size=2),
