@@ -14,7 +14,7 @@ from geed_onnx.errors import UsageError
 from geed_onnx.suites import MISSING, Fault, SuiteError, load_suite, suite_toml
 
 GOOD = 'groups = ["C8"]\nmodels = ["a.onnx"]\ndata = "x.npz"\n'
-NAMES = "path, name, family, seed, step, taps, acts, declared_action, input, layout, constants, preprocessing"
+NAMES = "path, name, family, seed, step, taps, acts, declared_action, scores, input, layout, constants, preprocessing"
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +258,10 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "models[0].acts.x: 'roll:1:1;1' – C8 has 1 generator(s), so expected as many permutations separated by ';'"
         " (D<n>: rotation, then reflection), got 2",
     ),
+    "scores": (
+        {"model": 'scores = { out = "logit" }'},
+        "models[0].scores.out: 'logit' – unknown word for scores: did you mean 'logits'?",
+    ),
     "acts as text": (
         {"model": 'acts = "trivial"'},
         "models[0].acts: 'trivial' – expected a table of actions by tap, as in { logits = \"permute:1:1,0\" }",
@@ -286,7 +290,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "nothing near": (
         {"model": "zzz = 1"},
-        f"models[0].zzz: 1 – unknown key; known: {', '.join(sorted(NAMES.split(', ')))}",
+        f"models[0].zzz: 1 – unknown key; known: {', '.join(sorted(NAMES.split(', '))[:12])}, … (13 in all)",
     ),
     "size": (
         {"model": 'preprocessing = { size = "32by32" }'},

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from geed_onnx.actions import in_disc
 from geed_onnx.batch.remote import local_copy
 from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cell, of_suite
 from geed_onnx.engine import Measured, Settings, measure_plan
@@ -193,6 +192,7 @@ class Bench:
             acts=job.model.acts,
             declared=job.model.declared_action,
             settings=settings,
+            scores=job.model.scores,
         )
         plan = replace(plan, model=called({**plan.model, "path": job.model.path}, job.model))
         prints = self._printed(plan.source, job, plan.indices, plan.spread_indices)

@@ -24,6 +24,7 @@ OF_MEASURE = (
     "seed",
     "acts",
     "no_declared_action",
+    "scores",
     "floor",
     "reference_samples",
     "mask",

@@ -60,6 +60,13 @@ CROSSED = 3
     help="What the group does to a tap: trivial, pixels, permute:AXIS:i,j,…, roll:AXIS:STEPS.",
 )
 @click.option("--no-declared-action", is_flag=True, help="Measure naively where the file declares channel actions.")
+@click.option(
+    "--scores",
+    "scores",
+    multiple=True,
+    metavar="TAP=logits|probabilities",
+    help="What a tap's scores are, over what the graph shows.",
+)
 @click.option("--floor", is_flag=True, help="Measure the floor of invariance variants, by extra passes.")
 @click.option(
     "--reference-samples",
@@ -173,6 +180,7 @@ def measured_tables(
         column=a["column"],
         skip_bad=a["skip_bad"],
         streaming=a["streaming"],
+        scores=a["scores"],
     )
     return measure_plan(plan, progress=progress, notify=notify)
 
@@ -210,6 +218,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "taps": list(options["taps"]) or None,
         "variants": list(options["variants"]) or None,
         "actions": pairs(options["acts"], "--act", "TAP=ACTION"),
+        "scores": pairs(options["scores"], "--scores", "TAP=logits|probabilities"),
         "declared_action": not options["no_declared_action"],
         "samples": options["samples"],
         "spread_samples": options["spread_samples"],

@@ -54,6 +54,7 @@ def measure(
     variants: Sequence[str | Variant] | None = None,
     actions: Mapping[str, str | Mapping[str, Any]] | None = None,
     declared_action: bool = True,
+    scores: Mapping[str, str] | None = None,
     samples: int | Literal["all"] | None = None,
     spread_samples: int | None = None,
     reference_samples: int | None = None,
@@ -96,6 +97,8 @@ def measure(
         {tap: output action}, as `--act` takes them, or as `geed.taps` declares fields (`geed_onnx.actions.fields`).
     declared_action
         Whether the channel actions that the file declares are used.
+    scores
+        {tap: `"logits"` or `"probabilities"`}: what scores are, over what the graph shows.
     samples, seed
         N images drawn with the seed, or `"all"` in order; by default 50, or as many as there are. Copies of an image
         (of its file, its cell, its row) are counted once, and notes say so.
@@ -159,6 +162,7 @@ def measure(
         column=column,
         skip_bad=skip_bad,
         streaming=streaming,
+        scores=scores,
     )
     return [m.result for m in measure_plan(plan, progress=progress, notify=notify)]
 

@@ -17,7 +17,6 @@ from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.results import SCHEMA
 from geed_onnx.variants import Variant
 
-
 #: Counted up when a number comes out otherwise for the same cell, so that what was measured before is measured anew.
 STATISTICS = 2
 
@@ -72,7 +71,7 @@ def cell_key(facts: Mapping[str, Any] | None, plan: Plan, target: Target, varian
     return hashed(
         {
             **shared,
-            "tap": [target.name, target.kind, target.layout, target.logits is True],
+            "tap": [target.name, target.kind, target.layout, target.logits],
             "action": _declared(act) if isinstance(act, Declared) else act,
             "variant": [variant.name, variant.distance, variant.normaliser],
             # M is over other images too; what is not relative to M does not depend on them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,7 +28,7 @@ from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, 
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
 from geed_onnx.sources import Drawing, Source, clusters_of, draw_distinct, permuted
-from geed_onnx.variants import KINDS, PAPER, Variant, parse_variant, variants
+from geed_onnx.variants import KINDS, PAPER, SCORES, Scores, Variant, parse_variant, variants
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Tap
@@ -47,6 +47,9 @@ class Target:
     layout: str | None = None
     module: str | None = None
     logits: bool | None = None
+    """for scores: whether a softmax is still to be applied, as the graph shows or the user says; None: neither tells"""
+    scores: Scores | None = None
+    """what the user says they are"""
     declared: object | None = None
     """the channel action that the file declares"""
     flags: tuple[str, ...] = ()
@@ -202,7 +205,10 @@ def wants_disc(mask: Mask, acting: Action) -> bool:
 
 def targets_of(taps: Sequence[Tap], layout: str | None) -> tuple[Target, ...]:
     """Return the graph's taps as targets."""
-    return tuple(Target(t.name, t.kind, t.layout or layout, t.module, t.logits, t.action, tuple(t.flags)) for t in taps)
+    return tuple(
+        Target(t.name, t.kind, t.layout or layout, t.module, t.logits, declared=t.action, flags=tuple(t.flags))
+        for t in taps
+    )
 
 
 def callable_targets(outputs: Mapping[str, Array], specs: Sequence[str] | None) -> tuple[Target, ...]:
@@ -276,14 +282,48 @@ def chosen_acts(
     for target in targets:
         if declared and target.declared is not None:
             found[target.name] = declared_action(target.name, target.declared)
-    names = {t.name: t.name for t in targets} | {t.module: t.name for t in targets if t.module}
     for tap, action in (acts or {}).items():
-        bare = tap.rpartition(":")[0] if tap.rpartition(":")[2] in ("map", "vector", "probability") else tap
-        name = names.get(tap) or names.get(bare)
-        if name is None:
-            raise UnknownName("tap", tap, [n for n in names if n], "--act is for taps that are measured: add --tap too")
-        found[name] = action if isinstance(action, str) else parse_declared(action)
+        found[_named(tap, targets, "--act")] = action if isinstance(action, str) else parse_declared(action)
     return found
+
+
+def _named(tap: str, targets: Sequence[Target], flag: str) -> str:
+    """Return the name of the target that a tensor's name or a module path, with or without a kind, means."""
+    names = {t.name: t.name for t in targets} | {t.module: t.name for t in targets if t.module}
+    bare = tap.rpartition(":")[0] if tap.rpartition(":")[2] in ("map", "vector", "probability") else tap
+    name = names.get(tap) or names.get(bare)
+    if name is None:
+        raise UnknownName("tap", tap, [n for n in names if n], f"{flag} is for taps that are measured: add --tap too")
+    return name
+
+
+def declared_scores(scores: Mapping[str, str] | None, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Return the targets, those of `scores` taken as the user says: `logits` or `probabilities`.
+
+    Raises
+    ------
+    UnknownName
+        If a word is neither, or a tap is not measured.
+    UsageError
+        If a tap is measured as something else than scores, or given two words.
+    """
+    said: dict[str, Scores] = {}
+    for tap, word in (scores or {}).items():
+        name = _named(tap, targets, "--scores")
+        found = next((s for s in SCORES if s == word), None)
+        if found is None:
+            raise UnknownName("word for scores", word, SCORES, f"as in --scores {tap}=logits")
+        if said.setdefault(name, found) != found:
+            raise UsageError(f"--scores: tap {name!r} is given both as {said[name]} and as {found}; give one")
+    for target in targets:
+        if target.name in said and target.kind != "probability":
+            raise UsageError(
+                f"--scores {target.name}={said[target.name]}: the tap is measured as a {target.kind}; to measure it as"
+                f" scores, name it with --tap {target.name}:probability"
+            )
+    return tuple(
+        replace(t, scores=said[t.name], logits=said[t.name] == "logits") if t.name in said else t for t in targets
+    )
 
 
 def declared_action(tap: str, declared: object) -> str | Declared:
@@ -341,6 +381,7 @@ def make_plan(
     column: str | None,
     skip_bad: bool,
     streaming: bool | None,
+    scores: Mapping[str, str] | None = None,
 ) -> Plan:
     """Settle all that can be settled before the forward passes; whatever is wrong with the request shows here."""
     group = parse_group(group) if isinstance(group, str) else group
@@ -369,7 +410,7 @@ def make_plan(
         )
     else:
         opened = _open_callable(model, source(), taps, layout, skip_bad, fits)
-    return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings)
+    return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings, scores=scores)
 
 
 def plan_of(
@@ -380,6 +421,7 @@ def plan_of(
     acts: Mapping[str, str | Mapping[str, Any]] | None,
     declared: bool,
     settings: Settings,
+    scores: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan for one group and sample of a model that was opened on its data."""
     picked = chosen_variants(variants, opened.targets)
@@ -398,7 +440,7 @@ def plan_of(
         group=group,
         acting=within_disc(acting, wants_disc(settings.mask, acting)),
         feed=opened.feed,
-        targets=opened.targets,
+        targets=declared_scores(scores, opened.targets),
         explicit=opened.explicit,
         variants=picked,
         acts=chosen_acts(acts, opened.targets, declared=declared),

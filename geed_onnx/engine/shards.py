@@ -197,7 +197,7 @@ class _Share:
         self._run_points(points)
 
     def _first(self) -> Batch:
-        """Return the first two images of the sample: two, so that a session can tell whether a batch mixes its images."""
+        """Return the first two images: two, so that a session can tell whether a batch mixes its images."""
         indices = self.plan.indices if self.plan.skip_bad else self.plan.indices[:2]
         head = list(islice(self._read(indices, 0), 2))
         if not head:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
-from geed_onnx.results import Result
+from geed_onnx.results import CAUTION, Result
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -50,6 +50,8 @@ GAP = 2
 #: Said of results whose images and maps are cut to a disc.
 IN_DISC = "inside the inscribed disc"
 OPEN_END = "no variance among the images, and this distance has no largest value"
+#: Share of zero channels beyond which it is told.
+MANY_ZERO = 0.05
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,19 @@ def laid_out(columns: Sequence[Column], width: int) -> tuple[list[Column], tuple
         if _fits(kept, width):
             break
     return kept, LEFT_OUT[:count]
+
+
+def zero_channels(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a line on the taps of which more than 5 % of the channels are zero: two such channels count as equal."""
+    shares = {r.tap["name"]: r.zero_channels for r in results if (r.zero_channels or 0) > MANY_ZERO}
+    if shares:
+        listed = ", ".join(f"{clean(name)} {100 * (share or 0):.0f} %" for name, share in shares.items())
+        yield f"channels that are zero everywhere: {listed} (equal in channelwise, left out of channelwise-weighted)"
+
+
+def cautions(results: Iterable[Result]) -> list[str]:
+    """Return the notes that are cautions, each once."""
+    return list(dict.fromkeys(clean(n) for r in results for n in r.notes if n.startswith(CAUTION)))
 
 
 def fitting(columns: Sequence[Column], width: int, left_out: Sequence[str]) -> list[Column]:
@@ -239,7 +254,8 @@ def print_results(results: Sequence[Result], file: IO[str] | None = None, width:
 
 
 def _notes(results: Sequence[Result], gone: Sequence[str]) -> Iterator[str]:
-    """Yield what the signs in a table mean, and what is not in it."""
+    """Yield what the signs in a table mean, what to mind, and what is not in it."""
+    yield from (*zero_channels(results), *cautions(results))
     if any(stood_in(r) for r in results) and "floor" not in gone:
         yield "* floor not measured (extra passes): add --floor; the optimum stands in for it"
     yield from open_ends(results)

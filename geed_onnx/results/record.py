@@ -11,6 +11,8 @@ from typing import Any
 from geed_onnx.errors import DataError
 
 SCHEMA = "geed-result/1"
+#: What notes begin with that say why a number may not be what it seems; the table shows them.
+CAUTION = "caution: "
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class Result:
     parts: Mapping[str, Mapping[str, Any]] | None = None
     """`exact` and `resampled`: the same number over the elements that only permute the input's pixels (the identity
     among them: C4 within C8), and over those that resample it; each with elements, value, low, high, floor, null,
-    calibrated, calibrated_low, calibrated_high, reason, calibrated_reason.  Their values' mean, weighted by the numbers of elements, is
-    `value`; f̂, M and the images are the same.  None where the input's elements are all of one sort"""
+    calibrated, calibrated_low, calibrated_high, reason, calibrated_reason.  Their values' mean, weighted by the numbers
+    of elements, is `value`; f̂, M and the images are the same.  None where the input's elements are all of one sort"""
     calibrated_reason: str | None = None
     """why `calibrated` is None: starts with `insensitive:`, `few images:`, `floor above null:` or `not computed:`"""
     floor_per_element: tuple[float, ...] | None = None

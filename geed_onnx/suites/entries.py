@@ -129,6 +129,7 @@ def _model(
         taps=tuple(table.taps) if table.taps is not None else taps,
         acts=dict(table.acts),
         declared_action=table.declared_action,
+        scores=dict(table.scores),
         input=table.input,
         layout=table.layout,
         constants=dict(constants),

@@ -20,7 +20,7 @@ from geed_onnx.groups import parse_group
 from geed_onnx.sources.preprocessing import COLOURS, FITS, LAYOUTS, RESAMPLES
 from geed_onnx.suites.faults import MISSING, Fault, nearby, place, unexpected
 from geed_onnx.suites.suite import SUITE_SCHEMA
-from geed_onnx.variants import KINDS, parse_variant
+from geed_onnx.variants import KINDS, SCORES, parse_variant
 
 T = TypeVar("T", bound="Table")
 
@@ -227,6 +227,9 @@ class ModelTable(Table):
     taps: Taps | None = Field(None, description="NAME[:KIND], or a list of them")
     acts: dict[Text, Text] = Field({}, description='a table of actions by tap, as in { logits = "permute:1:1,0" }')
     declared_action: bool = Field(True, description="true or false")
+    scores: dict[Text, Annotated[str, AfterValidator(_one_of("word for scores", SCORES))]] = Field(
+        {}, description='a table of "logits" or "probabilities" by tap'
+    )
     input: Text | None = Field(None, description="the name of an input")
     layout: Annotated[str, AfterValidator(_one_of("layout", LAYOUTS))] | None = Field(
         None, description='"NCHW" or "NHWC"'

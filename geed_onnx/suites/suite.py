@@ -33,6 +33,8 @@ class ModelEntry:
     """None: the default choice"""
     acts: Mapping[str, str] = field(default_factory=dict)
     declared_action: bool = True
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """{tap: `logits` or `probabilities`}"""
     input: str | None = None
     layout: str | None = None
     constants: Mapping[str, float | str] = field(default_factory=dict)
