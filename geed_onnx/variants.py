@@ -10,9 +10,10 @@ The five of the paper have names; any other combination is written `KIND:ACTION:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from scipy import special
 
 from geed_onnx.actions import Action
 from geed_onnx.distances import Distance, distances
-from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.errors import GeedError, UnknownName, UsageError
 from geed_onnx.estimators import Normaliser, normalisers
 from geed_onnx.registry import Registry
 
@@ -65,6 +66,15 @@ class Variant:
     def scale(self) -> Normaliser:
         """The normaliser itself."""
         return normalisers[self.normaliser]
+
+    @property
+    def optimum_moves(self) -> bool:
+        """Whether the value of an exactly equivariant model depends on its own M, as −1/M does.
+
+        Raw values of two networks then have no common scale, neither to be subtracted nor to be worse on.
+        """
+        best = self.m.optimum
+        return bool(self.scale.apply(best, 0.25) != self.scale.apply(best, 0.5))
 
 
 variants: Registry[Variant] = Registry("variants", "variant")
@@ -122,6 +132,58 @@ def parse_variant(text: str) -> Variant:
     if made.scale.spread == "cosine" and distance != "cosine":
         raise UsageError(f"variant {text!r}: the normaliser {normaliser} goes with the distance cosine, not {distance}")
     return made
+
+
+class Recorded(Protocol):
+    """What of a Result tells how large one image's value can be."""
+
+    @property
+    def variant(self) -> str: ...
+    @property
+    def group(self) -> Mapping[str, Any]: ...
+    @property
+    def tap(self) -> Mapping[str, Any]: ...
+    @property
+    def spread(self) -> float | None: ...
+    @property
+    def floor(self) -> float | None: ...
+    @property
+    def null(self) -> float | None: ...
+
+
+def largest_value(variant: Variant, order: int, classes: int | None) -> float:
+    """Return the largest deviation that one image can have in the mean over the group; infinite where there is none.
+
+    KL to the mean of the whole orbit is the orbit's Jensen-Shannon divergence, at most log min(|G|, classes); where f̂
+    is a mean over less than the group (an output action that moves the classes) it is unbounded, and `classes` is to be
+    None.  Every other distance has a largest value of its own, or none.
+    """
+    if variant.distance != "kl" or classes is None:
+        return variant.m.largest
+    return math.log(min(order, classes))
+
+
+def range_of(result: Recorded, on: str) -> tuple[float, float]:
+    """Return the (least, largest) number that one image can have in a cell, on the scale of its value or calibrated.
+
+    Infinite where it is not known.  M, floor and null are taken as they were measured.
+    """
+    nothing = -math.inf, math.inf
+    try:
+        variant = parse_variant(result.variant)
+    except GeedError:  # a variant that is not installed here
+        return nothing
+    order, kernel, shape = result.group.get("order"), result.tap.get("kernel"), result.tap.get("shape")
+    whole = isinstance(order, int) and (kernel is None or len(kernel) == order)
+    largest = largest_value(variant, order or 1, shape[-1] if whole and shape else None)
+    if variant.scale.spread is not None and not result.spread:
+        return nothing
+    ends = [float(variant.scale.apply(m, result.spread or 1.0)) for m in (variant.m.optimum, largest)]
+    if on == "calibrated":
+        if result.floor is None or result.null is None or result.null == result.floor:
+            return nothing
+        ends = [(end - result.floor) / (result.null - result.floor) for end in ends]
+    return min(ends), max(ends)
 
 
 def kernel_mean(elements: Sequence[Array], kernel: Sequence[int]) -> Array:

@@ -7,7 +7,16 @@ it does not depend, to the last bit, on batch size, order, shards or workers.  T
 from __future__ import annotations
 
 from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
-from geed_onnx.estimators.intervals import AROUND, METHOD, REFERENCE, SAMPLE, Change, Estimate, interval
+from geed_onnx.estimators.intervals import (
+    AROUND,
+    METHOD,
+    REFERENCE,
+    SAMPLE,
+    Change,
+    Estimate,
+    hull,
+    interval,
+)
 from geed_onnx.estimators.normalising import Normaliser, Spread, normalisers, spread
 from geed_onnx.estimators.paired import (
     Equivalence,
@@ -51,6 +60,7 @@ __all__ = [
     "check_margin",
     "difference",
     "equivalence",
+    "hull",
     "interval",
     "merge",
     "normalisers",
