@@ -138,17 +138,34 @@ class Recorded(Protocol):
     """What of a Result tells how large one image's value can be."""
 
     @property
-    def variant(self) -> str: ...
+    def variant(self) -> str:
+        """As `--variant` takes it."""
+        ...
+
     @property
-    def group(self) -> Mapping[str, Any]: ...
+    def group(self) -> Mapping[str, Any]:
+        """Name, order."""
+        ...
+
     @property
-    def tap(self) -> Mapping[str, Any]: ...
+    def tap(self) -> Mapping[str, Any]:
+        """Kind, shape, kernel."""
+        ...
+
     @property
-    def spread(self) -> float | None: ...
+    def spread(self) -> float | None:
+        """M of eq. (6)."""
+        ...
+
     @property
-    def floor(self) -> float | None: ...
+    def floor(self) -> float | None:
+        """What resampling alone costs."""
+        ...
+
     @property
-    def null(self) -> float | None: ...
+    def null(self) -> float | None:
+        """The same statistic on broken orbits."""
+        ...
 
 
 def largest_value(variant: Variant, order: int, classes: int | None) -> float:

@@ -174,7 +174,10 @@ def difference_of(
         return replace(sides, reason="; ".join(dict.fromkeys(reason for reason in lacking if reason)))
     if problem is not None:
         return replace(sides, reason=problem)
-    if a.participant.family or b.participant.family:
+    found: Estimate | str
+    if _same(of, a, b):
+        found, paired = Estimate(0.0, 0.0, 0.0, wanted, SAME, units_of(a.first)), True
+    elif a.participant.family or b.participant.family:
         found, paired = _of_families(of, a, b, wanted, images)
     else:
         found, paired = _of_models(of, a, b, wanted)
@@ -191,6 +194,12 @@ def difference_of(
         paired=paired,
         verdict=equivalence(found, delta),
     )
+
+
+def _same(of: Of, a: Cell, b: Cell) -> bool:
+    """Say whether both sides are one measurement: a number against itself is 0 by construction."""
+    keys = [r.key for r in a.known]
+    return None not in keys and keys == [r.key for r in b.known] and a.numbers(of) == b.numbers(of)
 
 
 # --- families ---------------------------------------------------------------------------------------------------
@@ -211,7 +220,8 @@ def _images_of(of: Of, a: Cell, b: Cell) -> Change:
     """Return what leaving each image out changes in the difference of the means over two families' models."""
     means = tuple(_mean_change(of, c) for c in (a, b))
     if (why := _enter_otherwise(*means)) is not None:
-        raise UsageError(f"--image-component: {a.participant.name!r} and {b.participant.name!r} cannot be paired: {why}")
+        names = f"{a.participant.name!r} and {b.participant.name!r}"
+        raise UsageError(f"--image-component: {names} cannot be paired by image: {why}")
     return change_of_difference(*means)
 
 
@@ -251,8 +261,6 @@ def _of_models(of: Of, a: Cell, b: Cell, level: float) -> tuple[Estimate | str, 
             f"{a.participant.name!r} and {b.participant.name!r} have one fingerprint, but their tables are not of the"
             f" same images ({len(one.deviations)} and {len(other.deviations)}); a table is damaged: measure again"
         )
-    if a.first.key is not None and a.first.key == b.first.key and a.numbers(of) == b.numbers(of):
-        return Estimate(0.0, 0.0, 0.0, level, SAME, a.first.samples), True
     changes = tuple(None if t is None else getattr(t, of) for t in (one, other))
     x, y = changes
     if x is not None and y is not None and (why := _enter_otherwise(x, y)) is None:

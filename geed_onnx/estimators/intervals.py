@@ -23,7 +23,7 @@ NO_VARIANCE = "no variance"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its interval; an end that nothing is known of is None (one image, no largest value of a distance)."""
+    """A value with its interval; an end that is not known is None (one image; a distance without a largest value)."""
 
     value: float
     low: float | None

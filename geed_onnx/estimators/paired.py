@@ -42,9 +42,7 @@ def change_of_difference(a: Change, b: Change) -> Change:
     return Change.of(a.value - b.value, a.ids, a.changes - b.changes, a.block)
 
 
-def difference(
-    a: Change, b: Change, level: float, n: int, hidden: tuple[float, float] | None = None
-) -> Estimate:
+def difference(a: Change, b: Change, level: float, n: int, hidden: tuple[float, float] | None = None) -> Estimate:
     """Return a − b over the same n images, with the two-sided interval at `level` (`hull`).
 
     `difference(b, a)` is its mirror image.  What float64 cannot tell from 0 is not called different: such an interval
@@ -94,9 +92,7 @@ def unpaired(a: Estimate, b: Estimate) -> Estimate:
 # --- families: the unit of uncertainty is the model -------------------------------------------------------------
 
 
-def over_models(
-    values: Sequence[float], level: float, what: str = "models", images: Change | None = None
-) -> Estimate:
+def over_models(values: Sequence[float], level: float, what: str = "models", images: Change | None = None) -> Estimate:
     """Return the mean over models with Student's t interval, as in the paper's figures; for one model, no interval.
 
     The models share their images, so it covers other models on these images and says nothing of other images.  With
@@ -110,9 +106,7 @@ def over_models(
     return _over_parts(mean, [(variance, count - 1)], images, level, f"Student t over {count} {what}", count)
 
 
-def paired_by_model(
-    a: Sequence[float], b: Sequence[float], level: float, images: Change | None = None
-) -> Estimate:
+def paired_by_model(a: Sequence[float], b: Sequence[float], level: float, images: Change | None = None) -> Estimate:
     """Return mean(a) − mean(b) of models that belong together two by two (the same seeds): t over their differences.
 
     `images`: what leaving each image out changes in it (see `over_models`).
@@ -144,7 +138,7 @@ def _over_parts(
         said = f"{method}, and jackknife over images"
     variance = math.fsum(v for v, _ in known)
     if variance == 0:
-        return Estimate(value, value, value, level, said, count)
+        return Estimate(value, None, None, level, f"none: no variance among {count} models", count)
     reach = _t(variance**2 / math.fsum(v * v / d for v, d in known), level) * math.sqrt(variance)
     return Estimate(value, value - reach, value + reach, level, said, count)
 

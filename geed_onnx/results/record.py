@@ -132,9 +132,7 @@ def from_json(line: str) -> Result:
         raise DataError(f"expected a result of schema {SCHEMA!r}, got {found!r}")
     known = _NAMES
     try:
-        values: dict[str, Any] = {
-            k: tuple(v) if k in _TUPLES and v is not None else v for k, v in record.items()
-        }
+        values: dict[str, Any] = {k: tuple(v) if k in _TUPLES and v is not None else v for k, v in record.items()}
         return Result(**{k: v for k, v in values.items() if k in known})
     except TypeError as error:
         raise DataError(f"the result line is incomplete or malformed: {error}") from None
