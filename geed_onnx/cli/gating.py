@@ -79,7 +79,8 @@ def gate(results: str, **options: Any) -> None:
     thresholds = thresholds_of(options, suite.thresholds)
     if not thresholds:
         raise UsageError(
-            f"nothing to hold {found.uri!r} against: give --fail-above or --fail-below VARIANT=NUMBER, or [[thresholds]] in the suite"
+            f"nothing to hold {found.uri!r} against: give --fail-above or --fail-below VARIANT=NUMBER, or"
+            " [[thresholds]] in the suite"
         )
     baseline = _baseline(options["baseline"] or _resolved(suite, found), thresholds)
     verdict = judge(found.results, thresholds, baseline=baseline, current=found)
@@ -93,7 +94,7 @@ def gate(results: str, **options: Any) -> None:
 
 
 def thresholds_of(options: Mapping[str, Any], suite: Sequence[Threshold] = ()) -> list[Threshold]:
-    """Return the suite's thresholds and those that are given; the reports that are asked for can be written, or it is said now.
+    """Return the suite's thresholds and those that are given; reports that cannot be written are refused now.
 
     Raises
     ------

@@ -147,7 +147,13 @@ def value_of(tables: Tables, level: float) -> Estimate:
     if tables.spread is not None:
         # E/M is bounded only where the optimum is 0 (M is uncertain itself)
         hard = (0.0 if tables.normalised(tables.optimum) == 0 else -np.inf, np.inf)
-    return interval(change, level, len(tables.sample), hard)
+    return interval(change, level, len(tables.sample), hard, one_image(tables))
+
+
+def one_image(tables: Tables) -> tuple[float, float]:
+    """Return the (least, largest) value that one image could have, at the M that was measured."""
+    ends = [tables.normalised(m) for m in (tables.optimum, tables.largest)]
+    return min(ends), max(ends)
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,12 @@ def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
             f"not calibrated: null − floor is {gap.value:.3g} (± {t * error:.2g}), not told from 0: the network hardly"
             " tells one image from another here, so its value says little of symmetry",
         )
-    return Calibration(interval(calibrated_change(tables), level, len(tables.sample)), None)
+    floor, null = (tables.optimum if t is None else t.mean for t in (tables.floor, tables.null))
+    floor, null = tables.normalised(floor), tables.normalised(null)
+    hidden = sorted((end - floor) / (null - floor) for end in one_image(tables))
+    return Calibration(
+        interval(calibrated_change(tables), level, len(tables.sample), hidden=(hidden[0], hidden[1])), None
+    )
 
 
 def leaving_out(

@@ -68,11 +68,9 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
     def line(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
 
-    good = not verdict.crossed and not verdict.failed and not verdict.undecided
-    line(
-        f"gate: {headline(verdict)}",
-        "bold green" if good else "bold yellow" if not verdict.crossed and not verdict.failed else "bold red",
-    )
+    closed = verdict.crossed or verdict.failed
+    style = "bold red" if closed else "bold yellow" if verdict.undecided else "bold green"
+    line(f"gate: {headline(verdict)}", style)
     rows = verdict.worst_first
     if verdict.crossed:
         rows = rows[: len(verdict.crossed)]

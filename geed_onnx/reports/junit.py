@@ -17,7 +17,7 @@ DECLARED = "<?xml version='1.0' encoding='utf-8'?>"
 
 
 def junit(verdict: Verdict) -> str:
-    """Return the XML: `<failure>` for what crossed or was not proven, `<error>` for failed cells that no threshold is for.
+    """Return the XML: `<failure>` for what the gate is closed to, `<error>` for failed cells without a threshold.
 
     Control characters, which XML has no form for, are spelled out.
     """
