@@ -90,8 +90,8 @@ def slow_interval(
 ) -> tuple[float, float, float]:
     """The jackknife of statistic(a) − statistic(b), image by image; blocks of images that were drawn alike.
 
-    To either side as far as the farthest of t and Johnson's correction for skewness of either sign, and of Hall's at two
-    skewnesses: the sample's, and that less its jackknifed bias.
+    To either side as far as the farthest of t, of Johnson's correction for skewness of either sign, and of Hall's at
+    two skewnesses: the sample's, and that less its jackknifed bias.
     """
     whole = statistic(a, None) - statistic(b, None)
     changes = [[whole - (statistic(a, image) - statistic(b, image)) for image in block] for block in blocks]
@@ -337,11 +337,11 @@ def test_the_image_component_adds_the_jackknife_over_images() -> None:
 
     found = welch(a.tolist(), b.tolist(), 0.95, images)
     assert found.high is not None
-    assert found.high - found.value == pytest.approx(reach(parts))
+    assert found.high - found.value == pytest.approx(max(reach(parts), reach(parts[:2])))
     assert found.method == "Welch t over models (5 and 3), and jackknife over images"
     alone_ = over_models(a.tolist(), 0.95, images=images)
     assert alone_.high is not None
-    assert alone_.high - alone_.value == pytest.approx(reach([parts[0], parts[2]]))
+    assert alone_.high - alone_.value == pytest.approx(max(reach([parts[0], parts[2]]), reach(parts[:1])))
     without = over_models(a.tolist(), 0.95)
     assert (
         without.method == "Student t over 5 models; the models share their images, so it says nothing of other images"

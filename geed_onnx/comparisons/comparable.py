@@ -19,11 +19,8 @@ def raw_problem(a: Result, b: Result) -> str | None:
     The raw value depends on what is compared with what: on the group, the mask and the interpolation, on the width of
     the features, on the kernel that f̂ is taken over, and for a value whose optimum is relative to M on the network.
     """
-    if optimum_moves(a.variant):
-        return (
-            f"raw values are not comparable: the optimum of {a.variant} moves with each network's own spread M; use"
-            " latent-cosine-bounded or the calibrated value"
-        )
+    if a.key is not None and a.key == b.key:
+        return None  # one measurement
     if a.group["name"] != b.group["name"]:
         return f"raw values are not comparable: different groups, {_group(a)} and {_group(b)}"
     if a.data.get("mask") != b.data.get("mask"):
@@ -38,6 +35,11 @@ def raw_problem(a: Result, b: Result) -> str | None:
         return (
             f"raw values are not comparable: f̂ is a mean over {len(one)} and over {len(other)} elements,"
             f" because the group acts on the taps as {a.tap.get('action')} and as {b.tap.get('action')}"
+        )
+    if optimum_moves(a.variant):
+        return (
+            f"raw values are not comparable: the optimum of {a.variant} moves with each network's own spread M; use"
+            " latent-cosine-bounded or the calibrated value"
         )
     return None
 

@@ -61,7 +61,7 @@ class Comparison:
 
         None without a δ, and where no δ can be meant: raw values whose optimum moves with M have no common scale.
         """
-        if self.within is None or (self.wanted == "value" and optimum_moves(self.variant)):
+        if self.within is None or (self.on != self.wanted and optimum_moves(self.variant)):
             return None
         # a row that gave way to calibrated values was not held against δ: its `equivalent` is None
         found = self.judged.verdict

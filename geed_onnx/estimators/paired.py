@@ -97,7 +97,7 @@ def over_models(values: Sequence[float], level: float, what: str = "models", ima
 
     The models share their images, so it covers other models on these images and says nothing of other images.  With
     `images`, what leaving each image out changes in that mean, its jackknife variance is added and the degrees of
-    freedom are Welch and Satterthwaite's: the interval then covers other models on other images.
+    freedom are Welch and Satterthwaite's: the interval, never narrower, then covers other models on other images.
     """
     count, mean = len(values), math.fsum(values) / len(values)
     if count < 2:
@@ -136,10 +136,15 @@ def _over_parts(
     if images is not None:
         known.append((images.variance, images.degrees))
         said = f"{method}, and jackknife over images"
-    variance = math.fsum(v for v, _ in known)
-    if variance == 0:
+    if not any(v for v, _ in known):
         return Estimate(value, None, None, level, f"none: no variance among {count} models", count)
-    reach = _t(variance**2 / math.fsum(v * v / d for v, d in known), level) * math.sqrt(variance)
+
+    def reach_of(some: Sequence[tuple[float, float]]) -> float:
+        total, below = math.fsum(v for v, _ in some), math.fsum(v * v / d for v, d in some)
+        return _t(total**2 / below, level) * math.sqrt(total) if total > 0 else 0.0
+
+    # the degrees of freedom of many images would make that of few models narrower than it is without them
+    reach = max(reach_of(known), reach_of(parts))
     return Estimate(value, value - reach, value + reach, level, said, count)
 
 

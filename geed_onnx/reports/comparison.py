@@ -11,7 +11,7 @@ from geed_onnx.comparisons import Comparison
 from geed_onnx.reports.table import PLAIN_WIDTH, Column, between, clean, fitting, number, results_table
 
 #: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
-LEFT_OUT = ("a", "b", "interval")
+LEFT_OUT = ("a", "b", "interval", "of")
 
 
 def print_comparisons(rows: Sequence[Comparison], file: IO[str] | None = None, width: int | None = None) -> None:
