@@ -118,6 +118,21 @@ def test_pytorch_and_its_copy_in_keras_are_equivalent(rows: dict[str, list[Row]]
         assert line["tap_a"]["shape"] == line["tap_b"]["shape"]
 
 
+def test_a_class_that_never_changed_in_a_sample_shows_no_equivalence() -> None:
+    """Of all images 1 − 0.025^(1/20) = 16.8 % may change their class all the same, and 300 images tell a difference."""
+    asked = ("--data", DATA, "--group", "C4", "--samples", 20, "--tap", "scores:probability")
+    variant = ("--variant", "probability:trivial:disagreement")
+    [line] = lines(CNN, KERAS, *asked, *variant, "--within", 0.02, code=3)
+    share = 1 - 0.025 ** (1 / 20)
+    assert (line["difference"], line["low"], line["high"]) == (0.0, pytest.approx(-share), pytest.approx(share))
+    assert (line["verdict"], line["equivalent"]) == ("undecided", False)
+    assert (
+        line["method"] == "paired by image: no variance among 20 images: up to 16.8 % of all images may be unlike them"
+    )
+    [line] = lines(CNN, KERAS, *asked, *variant, "--within", 0.17)
+    assert (line["verdict"], line["equivalent"]) == ("equivalent", True)
+
+
 def test_a_model_against_itself(runs: Path) -> None:
     for pair in ((runs / "fp32", runs / "fp32"), (CNN, CNN), (runs / "fp32.jsonl", runs / "fp32")):
         for line in lines(*pair, "--within", 1e-12, *(NOW if pair[0] == CNN else ())):

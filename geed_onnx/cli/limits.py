@@ -58,5 +58,7 @@ def limits_given(options: Mapping[str, Any], others: Iterable[Threshold] = ()) -
     found = [*others]
     for name, below in (("fail_above", False), ("fail_below", True)):
         found += [parse_threshold(text, f"--{name.replace('_', '-')}", below=below) for text in options[name]]
-    flags = {name: True for name in ("prove", "family_wise") if options[name]}
-    return [replace(t, **flags) for t in found]
+    return [
+        replace(t, prove=t.prove or options["prove"], family_wise=t.family_wise or options["family_wise"])
+        for t in found
+    ]

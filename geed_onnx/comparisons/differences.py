@@ -87,7 +87,7 @@ class Cell:
             common = _mean_change(of, self) if images else None
             return over_models(self.numbers(of), r.level if level is None else level, images=common)
         low, high = (r.low, r.high) if of == "value" else (r.calibrated_low, r.calibrated_high)
-        return Estimate(self.numbers(of)[0], low, high, r.level, r.method, units_of(r))
+        return Estimate(self.numbers(of)[0], low, high, r.level, r.method, r.unit_count)
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def difference_of(
         return replace(sides, reason=problem)
     found: Estimate | str
     if _same(of, a, b):
-        found, paired = Estimate(0.0, 0.0, 0.0, wanted, SAME, units_of(a.first)), True
+        found, paired = Estimate(0.0, 0.0, 0.0, wanted, SAME, a.first.unit_count), True
     elif a.participant.family or b.participant.family:
         found, paired = _of_families(of, a, b, wanted, images)
     else:
@@ -265,16 +265,11 @@ def _of_models(of: Of, a: Cell, b: Cell, level: float) -> tuple[Estimate | str, 
     x, y = changes
     if x is not None and y is not None and (why := _enter_otherwise(x, y)) is None:
         (least_a, most_a), (least_b, most_b) = (range_of(c.first, of) for c in (a, b))
-        return difference(x, y, level, units_of(a.first), (least_a - most_b, most_a - least_b)), True
+        return difference(x, y, level, a.first.unit_count, (least_a - most_b, most_a - least_b)), True
     if x is None or y is None:
         lacking = [c.participant.source for c, change in zip((a, b), changes, strict=True) if change is None]
         why = f"no tables of leave-one-out changes beside {' and '.join(dict.fromkeys(lacking))}"
     return _without_tables(of, a, b, level, why or ""), False
-
-
-def units_of(result: Result) -> int:
-    """Return the number of images, or of clusters where those are the unit."""
-    return result.samples if result.units is None else result.units
 
 
 def _enter_otherwise(x: Change, y: Change) -> str | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from geed_onnx.errors import UsageError, suggestion
 from geed_onnx.estimators import Change, hull
-from geed_onnx.gates.ends import ends_at, units_of
+from geed_onnx.gates.ends import ends_at
 from geed_onnx.gates.threshold import Threshold
 from geed_onnx.gates.verdict import finite
 from geed_onnx.results import CellTables, Collection, Result
@@ -204,7 +204,7 @@ def _paired(on: str, result: Result, tables: tuple[CellTables | None, CellTables
     if new is None or base is None or new.deviations.ids != base.deviations.ids:
         return None
     a, b = getattr(new, on), getattr(base, on)
-    return None if a is None or b is None else _Pairs((a, b), units_of(result))
+    return None if a is None or b is None else _Pairs((a, b), result.unit_count)
 
 
 def weighted(new: Change, base: Change, value: float, factor: float) -> Change:

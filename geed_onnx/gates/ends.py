@@ -21,11 +21,6 @@ class Ends(NamedTuple):
     """whether they were made of the printed interval by Student's t, for want of tables"""
 
 
-def units_of(result: Result) -> int:
-    """Return the number of images, or of clusters where those are the unit."""
-    return result.samples if result.units is None else result.units
-
-
 def ends_at(result: Result, on: Literal["value", "calibrated"], level: float, tables: CellTables | None) -> Ends:
     """Return the ends of a result's interval at a level.
 
@@ -37,12 +32,12 @@ def ends_at(result: Result, on: Literal["value", "calibrated"], level: float, ta
     value = finite(getattr(result, on))
     if level == result.level or value is None or low == value == high:
         return Ends(low, high)
-    change, n = None if tables is None else getattr(tables, on), units_of(result)
+    change, n = None if tables is None else getattr(tables, on), result.unit_count
     if change is not None:
         found = interval(change, level, n, hidden=range_of(result, on))
         return Ends(finite(found.low), finite(found.high))
     wider = float(
         special.stdtrit(max(n - 1, 1), 0.5 + level / 2) / special.stdtrit(max(n - 1, 1), 0.5 + result.level / 2)
     )
-    moved = (None if end is None else value + wider * (end - value) for end in (low, high))
-    return Ends(*moved, rescaled=True)
+    low, high = (None if end is None else value + wider * (end - value) for end in (low, high))
+    return Ends(low, high, rescaled=True)

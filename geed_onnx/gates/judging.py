@@ -8,7 +8,7 @@ from typing import Protocol
 
 from geed_onnx.errors import UsageError, suggestion
 from geed_onnx.gates.baseline import excess, find, refuse_moving_optimum, resolution
-from geed_onnx.gates.ends import Ends, ends_at, units_of
+from geed_onnx.gates.ends import Ends, ends_at
 from geed_onnx.gates.threshold import FIELDS, Threshold, names_of
 from geed_onnx.gates.verdict import Judged, Outcome, Verdict, finite
 from geed_onnx.results import CellTables, Collection, Result
@@ -119,7 +119,7 @@ class _Held:
         """
         ends = self.at(level)
         end = ends.high if self.threshold.below else ends.low
-        if end is None and units_of(self.result) < 2:
+        if end is None and self.result.unit_count < 2:
             end = self.value
         if end is None:
             return False
@@ -136,7 +136,7 @@ class _Held:
         elif far is not None and (self.limit - far if self.threshold.below else far - self.limit) <= self.slack:
             outcome = "holds"
         said = self._said(outcome, low, high) + self.aside
-        if family is not None:
+        if family is not None and family > 1:
             how = ", from the printed interval by Student's t" if crossing.rescaled else ""
             said += f"; judged at {100 * level:.6g} % among {family} cells (Holm{how})"
         return Judged(
