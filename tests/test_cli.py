@@ -496,6 +496,26 @@ def test_noise_does_not_cross_a_threshold(desk: Path) -> None:
     within, below = (r["low"] + r["value"]) / 2, r["low"] - 1e-6
     assert run("measure", *ask(desk), "--fail-above", f"latent-l2={within}").exit_code == 0
     assert run("measure", *ask(desk), "--fail-above", f"latent-l2={below}").exit_code == 3
+    # undecided is said, and closes the gate only where within is to be shown
+    limit = ("--fail-above", f"latent-l2={within}")
+    said = run("measure", *ask(desk), *limit, "--json").stderr
+    assert said.startswith("undecided: latent-l2 of ")
+    proven = run("measure", *ask(desk), *limit, "--prove", "--json")
+    assert proven.exit_code == 3
+    assert f"not shown to be within {within:g}" in proven.stderr
+    # the other way round: the upper end is held against it
+    for number, code in ((within, 0), (below, 0), (2 * r["high"], 3)):
+        assert run("measure", *ask(desk), "--fail-below", f"latent-l2={number}").exit_code == code
+    maps = run("measure", *ask(desk), "--fail-above", "channelwise=-0.999", "--family-wise").stderr.splitlines()
+    # made anew from the tables that are at hand
+    assert [line.split("; ")[1] for line in maps] == [
+        "judged at 97.5 % among 2 cells (Holm)",
+        "judged at 97.5 % among 2 cells (Holm)",
+    ]
+    for flag in ("--prove", "--family-wise"):
+        alone = run("measure", *ask(desk), flag)
+        assert alone.exit_code == 2
+        assert alone.stderr == (f"error: {flag}: there is no limit to hold a value against; add --fail-above V=X\n")
 
 
 def test_a_value_that_is_not_there_crosses_a_threshold(desk: Path) -> None:

@@ -359,7 +359,7 @@ def test_the_verdict_stands_at_the_top() -> None:
     limits = [Threshold("channelwise", -0.5), Threshold("channelwise", 0.9, on="calibrated", tap="block1")]
     verdict = judge(rows, limits)
     text = page(*rows, verdict=verdict).text
-    assert "✕ 1 of 2 thresholds is crossed. 1 of 4 numbers lie above" in text
+    assert "✕ 1 of 2 thresholds is crossed. 1 of 4 numbers lie beyond" in text
     assert "channelwise at most -0.5" in text
     assert "calibrated channelwise at most 0.9, tap block1" in text
     assert "What crossed" in text

@@ -124,7 +124,8 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         DataEntry("hf:mnist:test", "mnist:test"),
     )
     assert suite.thresholds == (
-        Threshold("softmax", 0.05, on="calibrated", model="cnn *"),
+        Threshold("softmax", 0.05, on="calibrated", model="cnn *", prove=True),
+        Threshold("softmax", 0.001, on="calibrated", below=True, family_wise=True),
         # the name of a data set stands for the address that its results will have
         Threshold(
             "channelwise", 0.02, relative=True, tap="features*", model="released", group="C8", data="test.parquet"

@@ -347,12 +347,29 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     # thresholds
     "no limit": (
         {"threshold": 'variant = "softmax"'},
-        "thresholds[0].above: missing – expected above = NUMBER, or worse_by = NUMBER with a baseline",
+        "thresholds[0].above: missing – expected above = NUMBER, below = NUMBER, or worse_by = NUMBER with a baseline",
     ),
     "two limits": (
         {"head": 'baseline = "base.jsonl"', "threshold": 'variant = "softmax"\nabove = 1\nworse_by = 0.1'},
         "thresholds[0].worse_by: 0.1 – above and worse_by in one threshold; give one, and another [[thresholds]] for"
         " the other",
+    ),
+    "both ways in one": (
+        {"threshold": 'variant = "softmax"\nabove = 1\nbelow = 0.1'},
+        "thresholds[0].below: 0.1 – above and below in one threshold; give one, and another [[thresholds]] for the"
+        " other",
+    ),
+    "a limit from below that is none": (
+        {"threshold": 'variant = "softmax"\nbelow = "0.1"'},
+        "thresholds[0].below: '0.1' – expected a finite number",
+    ),
+    "no flag to prove": (
+        {"threshold": 'variant = "softmax"\nabove = 1\nprove = "yes"'},
+        "thresholds[0].prove: 'yes' – expected true or false",
+    ),
+    "no flag of a family": (
+        {"threshold": 'variant = "softmax"\nabove = 1\nfamily_wise = 1'},
+        "thresholds[0].family_wise: 1 – expected true or false",
     ),
     "no baseline": (
         {"threshold": 'variant = "softmax"\nworse_by = 0.1'},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,11 +23,13 @@ from geed_onnx.variants import (
     deviations,
     floor_deviations,
     kernel_mean,
+    largest_value,
     log_probabilities,
     looks_doubtful,
     looks_like_probabilities,
     missed,
     parse_variant,
+    range_of,
     variants,
 )
 
@@ -521,3 +525,88 @@ def test_grid_actions_of_different_groups_are_told_apart() -> None:
     x = np.arange(16.0).reshape(1, 1, 4, 4)
     assert not np.array_equal(five[0](1, x), five[1](1, x))
     assert np.array_equal(five[0](1, x), five[1](2, x))
+
+
+# ---- how large one image's value can be ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "classes", "largest"),
+    [
+        ("softmax", 8, 10, math.log(8)),
+        ("softmax", 24, 10, math.log(10)),
+        ("softmax", 8, None, math.inf),  # f̂ is no mean over the whole group: KL has no bound
+        ("probability:trivial:jensen-shannon", 24, 10, math.log(2)),
+        ("probability:trivial:disagreement", 8, 10, 1.0),
+        ("probability:trivial:total-variation", 8, 10, 1.0),
+        ("channelwise", 8, 64, 1.0),
+        ("latent-cosine-bounded", 8, 64, 1.0),
+        ("latent-l2", 8, 64, math.inf),
+    ],
+)
+def test_the_largest_value_of_an_image(name: str, order: int, classes: int | None, largest: float) -> None:
+    assert largest_value(parse_variant(name), order, classes) == pytest.approx(largest)
+
+
+def test_the_bound_of_kl_is_reached_and_not_passed() -> None:
+    """An orbit of n distributions that share nothing has KL(f(gx) ‖ f̂) = log n for every element."""
+    for order, classes in ((4, 4), (4, 9), (6, 3)):
+        orbit = np.eye(classes)[np.arange(order) % classes]
+        mean = orbit.mean(axis=0)
+        value = distances["kl"](orbit, np.broadcast_to(mean, orbit.shape)).mean()
+        assert value == pytest.approx(largest_value(variants["softmax"], order, classes))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        orbit = rng.dirichlet(np.full(5, 0.05), size=7)
+        value = distances["kl"](orbit, np.broadcast_to(orbit.mean(axis=0), orbit.shape)).mean()
+        assert value <= largest_value(variants["softmax"], 7, 5)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    variant: str
+    group: dict[str, Any]
+    tap: dict[str, Any]
+    spread: float | None = None
+    floor: float | None = None
+    null: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "calibrated"),
+    [
+        (
+            Recorded("softmax", {"order": 8}, {"shape": [10], "kernel": list(range(8))}, None, 0.0, 0.5),
+            (0.0, math.log(8)),
+            (0.0, 2 * math.log(8)),
+        ),
+        # classes that move: f̂ is f itself, and KL may be anything
+        (
+            Recorded("softmax", {"order": 8}, {"shape": [10], "kernel": [0]}, None, 0.0, 0.5),
+            (0.0, math.inf),
+            (0.0, math.inf),
+        ),
+        (Recorded("channelwise", {"order": 4}, {"shape": [3, 8, 8]}, None, -0.9, -0.4), (-1.0, 1.0), (-0.2, 3.8)),
+        # the bounded cosine: (1 + E)/(1 − M), E from −1 to 1
+        (
+            Recorded("latent-cosine-bounded", {"order": 4}, {"shape": [9]}, 0.5, 0.0, 1.0),
+            (0.0, 4.0),
+            (0.0, 4.0),
+        ),
+        # −c/M of centred features turns the scale over
+        (Recorded("latent-cosine", {"order": 4}, {"shape": [9]}, -0.5, None, None), (-2.0, 2.0), (-math.inf, math.inf)),
+        (Recorded("latent-l2", {"order": 4}, {"shape": [9]}, 2.0, 0.0, 0.7), (0.0, math.inf), (0.0, math.inf)),
+        (Recorded("latent-l2", {"order": 4}, {"shape": [9]}), (-math.inf, math.inf), (-math.inf, math.inf)),
+        (Recorded("of-a-plugin", {"order": 4}, {"shape": [9]}), (-math.inf, math.inf), (-math.inf, math.inf)),
+    ],
+)
+def test_the_range_of_one_images_number(cell: Recorded, value: Any, calibrated: Any) -> None:
+    assert range_of(cell, "value") == pytest.approx(value)
+    assert range_of(cell, "calibrated") == pytest.approx(calibrated)
+
+
+def test_which_optima_move() -> None:
+    moving = {name for name in variants if variants[name].optimum_moves}
+    assert moving == {"latent-cosine"}
+    assert parse_variant("vector:trivial:cosine:spread-l2").optimum_moves
+    assert not parse_variant("vector:trivial:l2:spread-l2").optimum_moves

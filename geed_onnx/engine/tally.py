@@ -434,8 +434,8 @@ class Tally:
             return np.concatenate([orbits[j][group.product(g, h)] for j, h in zip(images, turns, strict=True)])
 
         size = group.order * orbits[0][0].nbytes
-        rows = max(1, BROKEN_BYTES // max(size, 1))
-        return broken_null(orbit, len(orbits), steps, cell.bound, cell.variant.m, rows)
+        at_once = max(1, BROKEN_BYTES // max(size, 1))
+        return broken_null(orbit, len(orbits), steps, cell.bound, cell.variant.m, at_once)
 
 
 def by_channel(variant: Variant) -> bool:

@@ -171,8 +171,8 @@ def value_of(tables: Tables, level: float) -> Estimate:
     if tables.spread is not None:
         # E/M is bounded only where the optimum is 0 (M is uncertain itself)
         hard = (0.0 if tables.normalised(tables.optimum) == 0 else -np.inf, np.inf)
-    ends = (tables.normalised(tables.optimum), tables.normalised(tables.largest))
-    return interval(change, level, tables.n, hard, hidden=ends, exact=tables.exact)
+    low, high = sorted(tables.normalised(end) for end in (tables.optimum, tables.largest))
+    return interval(change, level, tables.n, hard, hidden=(low, high), exact=tables.exact)
 
 
 def no_spread(tables: Tables, level: float) -> str | None:

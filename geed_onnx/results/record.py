@@ -107,6 +107,11 @@ class Result:
         return str(self.model.get("name") or self.model.get("path"))
 
     @property
+    def unit_count(self) -> int:
+        """Number of what uncertainty is counted by: images, or clusters of them."""
+        return self.samples if self.units is None else self.units
+
+    @property
     def interpolation(self) -> str:
         """How pixels were resampled: `nearest`, `bilinear` (what a line says nothing of) or `bicubic`."""
         return str(self.group.get("interpolation") or "bilinear")

@@ -274,6 +274,7 @@ class ThresholdTable(Table):
 
     variant: VariantName = Field(description="a variant")
     above: Finite | None = Field(None, description="a finite number")
+    below: Finite | None = Field(None, description="a finite number")
     worse_by: Annotated[Finite, Field(ge=0)] | None = Field(
         None, description="a finite number from 0 (2 % is written 0.02)"
     )
@@ -284,6 +285,8 @@ class ThresholdTable(Table):
     model: Text = Field("*", description="a glob of model names")
     group: Text = Field("*", description="a glob of groups")
     data: Text = Field("*", description="a glob of data sets")
+    prove: bool = Field(False, description="true or false")
+    family_wise: bool = Field(False, description="true or false")
 
 
 #: Where the keys of a table belong, for one that is found in another.

@@ -19,6 +19,7 @@ from geed_onnx.variants.family import (
     looks_like_probabilities,
     missed,
     parse_variant,
+    range_of,
     readings,
     variants,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "looks_like_probabilities",
     "missed",
     "parse_variant",
+    "range_of",
     "readings",
     "shifts",
     "variants",

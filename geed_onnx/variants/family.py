@@ -10,16 +10,17 @@ The five of the paper have names; any other combination is written `KIND:ACTION:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import Action, Alignment, alignment_of, scratch, within
 from geed_onnx.distances import ChannelForm, Distance, arithmetic_mean, distances, log_softmax, row_dots, row_squares
-from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.errors import GeedError, UnknownName, UsageError
 from geed_onnx.estimators import Normaliser, normalisers
 from geed_onnx.registry import Registry
 
@@ -67,6 +68,15 @@ class Variant:
     def scale(self) -> Normaliser:
         """The normaliser itself."""
         return normalisers[self.normaliser]
+
+    @property
+    def optimum_moves(self) -> bool:
+        """Whether the value of an exactly equivariant model depends on its own M, as −1/M does.
+
+        Raw values of two networks then have no common scale, neither to be subtracted nor to be worse on.
+        """
+        best = self.m.optimum
+        return bool(self.scale.apply(best, 0.25) != self.scale.apply(best, 0.5))
 
 
 variants: Registry[Variant] = Registry("variants", "variant")
@@ -143,6 +153,64 @@ def largest_value(variant: Variant, order: int, kernel: int, classes: int) -> fl
     if variant.distance == "kl":
         return float(np.log(min(order, classes))) if kernel == order else float("inf")
     return variant.m.largest
+
+
+class Recorded(Protocol):
+    """What of a Result tells how large one image's value can be."""
+
+    @property
+    def variant(self) -> str:
+        """As `--variant` takes it."""
+        ...
+
+    @property
+    def group(self) -> Mapping[str, Any]:
+        """Name, order."""
+        ...
+
+    @property
+    def tap(self) -> Mapping[str, Any]:
+        """Kind, shape, kernel."""
+        ...
+
+    @property
+    def spread(self) -> float | None:
+        """M of eq. (6)."""
+        ...
+
+    @property
+    def floor(self) -> float | None:
+        """What resampling alone costs."""
+        ...
+
+    @property
+    def null(self) -> float | None:
+        """The same statistic on broken orbits."""
+        ...
+
+
+def range_of(result: Recorded, on: str) -> tuple[float, float]:
+    """Return the (least, largest) number that one image can have in a cell, on the scale of its value or calibrated.
+
+    Infinite where it is not known.  M, floor and null are taken as they were measured.
+    """
+    nothing = -math.inf, math.inf
+    try:
+        variant = parse_variant(result.variant)
+    except GeedError:  # a variant that is not installed here
+        return nothing
+    order, kernel, shape = result.group.get("order"), result.tap.get("kernel"), result.tap.get("shape")
+    if not isinstance(order, int) or not shape:
+        return nothing
+    largest = largest_value(variant, order, order if kernel is None else len(kernel), shape[-1])
+    if variant.scale.spread is not None and not result.spread:
+        return nothing
+    ends = [float(variant.scale.apply(m, result.spread or 1.0)) for m in (variant.m.optimum, largest)]
+    if on == "calibrated":
+        if result.floor is None or result.null is None or result.null == result.floor:
+            return nothing
+        ends = [(end - result.floor) / (result.null - result.floor) for end in ends]
+    return min(ends), max(ends)
 
 
 def kernel_mean(
@@ -239,8 +307,8 @@ def compared(
     if centre.size * len(wanted) <= SLICE_VALUES:
         # a call costs more than what is computed in it: all elements at once
         moved = dict(action.orbit(centre, wanted))
-        some = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
-        return distance(*some).reshape(len(wanted), len(centre)).T
+        both = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
+        return distance(*both).reshape(len(wanted), len(centre)).T
     if form is None or not action.by_channel:
         out = np.empty((len(centre), len(wanted)))
         for g, expected in action.orbit(centre, wanted):

@@ -125,12 +125,15 @@ def banners(contents: Contents, verdict: Verdict | None, unjudged: str | None = 
                 Banner(
                     "bad",
                     f"✕ {len(bad)} of {counted(total, 'threshold')} {are} crossed.",
-                    f"{len(verdict.crossed)} of {numbers} lie above, or have no value to show that they hold.{against}",
+                    f"{len(verdict.crossed)} of {numbers} lie beyond, or nothing shows that they hold.{against}",
                 )
             )
         else:
             hold = "The threshold holds" if total == 1 else f"All {total} thresholds hold"
-            found.append(Banner("good", f"✓ {hold}.", f"{numbers} judged.{against}"))
+            open_ = f" {len(verdict.undecided)} undecided: the limit lies in the interval." if verdict.undecided else ""
+            if open_:
+                hold = "The threshold is not crossed" if total == 1 else f"None of {total} thresholds is crossed"
+            found.append(Banner("good", f"✓ {hold}.", f"{numbers} judged.{open_}{against}"))
     results = [c.reading for c in contents.cells]
     failed = sum(r.failed for r in results)
     if failed:
@@ -154,7 +157,7 @@ def threshold_text(t: Threshold) -> str:
     limit = f"{100 * t.limit:g} % worse than the baseline" if t.relative else f"{t.limit:g}"
     scopes = (("tap", t.tap), ("model", t.model), ("group", t.group), ("data", t.data))
     only = "".join(f", {what} {glob}" for what, glob in scopes if glob != "*")
-    return clean(f"{on}{t.variant} at most {limit}{only}")
+    return clean(f"{on}{t.variant} at {'least' if t.below else 'most'} {limit}{only}")
 
 
 def crossed_rows(verdict: Verdict | None) -> tuple[Rows, int]:
@@ -170,7 +173,7 @@ def _crossing(j: Judged) -> dict[str, Any]:
         "variant": clean(j.result.variant),
         "group": clean(j.result.group["name"]),
         "observed": Figure.of(j.observed),
-        "low": Figure.of(j.low),
+        "low": Figure.of(j.end),
         "limit": Figure.of(j.limit),
         "message": clean(j.message),
     }
