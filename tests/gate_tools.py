@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -85,14 +86,18 @@ def collected(*results: Result, uri: str = "runs/old") -> Collection:
     return Collection(uri, results)
 
 
-def measured(per_image: Sequence[float] | Array, **names: Any) -> tuple[Result, CellTables]:
-    """A result of a variant without a normaliser, of one image's deviation each (the same for both elements)."""
+def measured(per_image: Sequence[float] | Array, key: str | None = None, **names: Any) -> tuple[Result, CellTables]:
+    """A result of a variant without a normaliser, of one image's deviation each (the same for both elements).
+
+    The key is of the numbers, as it is of everything they depend on.
+    """
     values = np.asarray(per_image, dtype=np.float64)
     ids = [f"image {i:04d}" for i in range(len(values))]
     table = Deviations.of(ids, np.stack([values * 0.5, values * 1.5], axis=1))
     tables = Tables(table, normalisers["none"], 0.0, float("inf"))
     estimate, change = value_of(tables, 0.95), value_change(tables)
-    result = cell(estimate.value, estimate.low, estimate.high, samples=len(values), **names)
+    told = hashlib.sha256(values.tobytes()).hexdigest() if key is None else key
+    result = cell(estimate.value, estimate.low, estimate.high, samples=len(values), key=told, **names)
     return result, CellTables(table, change)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ HASH = "ab" * 32
 
 
 def result(**changes: Any) -> Result:
-    """One channelwise result of `model` at `tap`; `order` makes the deviations by element."""
+    """One channelwise result of `model` at `tap`; `order` makes the deviations by element, of one floor and null."""
     model = {"path": changes.pop("path", "nets/one.onnx"), "sha256": changes.pop("sha256", HASH), "producer": "tests"}
     for name in ("name", "family", "model_seed", "step"):
         if name in changes:
@@ -35,7 +36,27 @@ def result(**changes: Any) -> Result:
         "runtime": {"provider": "CPUExecutionProvider", "versions": {"onnx": "1.0"}, "geed_onnx": "0.1.0"},
         "key": changes.pop("key", None),
     }  # fmt: skip
-    return Result(**{**facts, **changes})
+    facts = {**facts, **changes}
+    for level in ("floor", "null"):
+        known = facts[level] is not None and facts["per_element"] is not None
+        facts.setdefault(f"{level}_per_element", (facts[level],) * len(facts["per_element"]) if known else None)
+    return Result(**facts)
+
+
+def before(r: Result) -> Result:
+    """The result as lines held it before floor, null by element and the reason of the calibrated value were kept."""
+    told = r.why_uncalibrated if r.reason is None else r.reason
+    return replace(r, floor_per_element=None, null_per_element=None, calibrated_reason=None, reason=told)
+
+
+def untrained(order: int = 2, group: str = "flip", **changes: Any) -> Result:
+    """A network without any symmetry: each element but the identity, where f̂(x) is f(x), reads what its null does."""
+    apart = tuple([-1.0] + [-0.5] * (order - 1))
+    mean = sum(apart) / order
+    facts = {"value": mean, "null": mean, "floor": -1.0, "calibrated": 1.0, "calibrated_low": 0.9,
+             "calibrated_high": 1.1, "per_element": apart, "null_per_element": apart,
+             "floor_per_element": (-1.0,) * order}  # fmt: skip
+    return result(group=group, order=order, **{**facts, **changes})
 
 
 def failed(**changes: Any) -> Result:

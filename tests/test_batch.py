@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import onnx_nets as nets
 import pyarrow.parquet as pq
 import pytest
 from batch_tools import contents, desk, lines, ran, suite
+from process_tools import proc, until, whole_work
 
 from geed_onnx import measure
 from geed_onnx.batch import Here, Processes, run_suite, tasks_of
@@ -668,7 +668,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
+@proc
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_twenty_kills_lose_and_double_nothing(tmp_path: Path, workers: str) -> None:
     desk(tmp_path, models=6, size=16)
@@ -676,16 +676,21 @@ def test_twenty_kills_lose_and_double_nothing(tmp_path: Path, workers: str) -> N
     (tmp_path / "suite.toml").write_text(suite_toml(asked))
     (tmp_path / "runner.py").write_text(RUNNER)
     command = [sys.executable, str(tmp_path / "runner.py"), str(tmp_path / "suite.toml")]
-    start = time.monotonic()
-    subprocess.run([*command, str(tmp_path / "whole"), workers], check=True)
-    taken = time.monotonic() - start
+
+    def begun(folder: Path) -> subprocess.Popen[bytes]:
+        said = [*command, str(folder), workers]
+        return subprocess.Popen(said, stderr=subprocess.DEVNULL, start_new_session=True)
+
+    first = begun(tmp_path / "whole")
+    work = whole_work(first)
+    assert first.returncode == 0
     whole = contents(tmp_path / "whole")
     chance = random.Random(int(workers))
     interrupted = 0
     for kill in range(10):
         target = tmp_path / f"run{kill // 2}"  # each run is killed twice, then ends
-        process = subprocess.Popen([*command, str(target), workers], stderr=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.2, 1.0) * taken)
+        process = begun(target)
+        until(process, chance.uniform(0.2, 1.0) * work)
         interrupted += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -72,6 +72,72 @@ def test_the_lower_end_is_judged(results: Path) -> None:
     assert run(results, "--fail-above", "softmax=0.09").exit_code == 3
 
 
+def test_undecided_closes_the_gate_only_where_it_must_be_proven(results: Path) -> None:
+    """0.12 [0.10, 0.14] and 0.03 [0.02, 0.04]."""
+    done = run(results, "--fail-above", "softmax=0.11")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert done.stdout.startswith("gate: none of 2 crosses its threshold, 1 shown to hold, 1 undecided\n")
+    assert "more images decide, --prove closes the gate until they do" in done.stdout
+    done = run(results, "--fail-above", "softmax=0.11", "--prove", "--json")
+    assert done.exit_code == 3
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["outcome"], first["crossed"], first["threshold"]["prove"]) == ("undecided", True, True)
+    assert first["message"] == "softmax of scores is 0.12 [0.1, 0.14], not shown to be within 0.11"
+    assert (second["outcome"], second["crossed"]) == ("holds", False)
+    said = run(results, "--fail-above", "softmax=0.11", "--prove").stdout
+    assert said.startswith("gate: 1 of 2 crosses its threshold (1 not proven)\n")
+    assert run(results, "--fail-above", "softmax=0.14", "--prove").exit_code == 0
+
+
+def test_the_other_way_round(results: Path, tmp_path: Path) -> None:
+    """A network that must tell left from right: too large an invariance crosses at the upper end."""
+    assert run(results, "--fail-below", "softmax=0.02").exit_code == 0
+    assert run(results, "--fail-below", "scores@softmax=0.13").exit_code == 0
+    assert run(results, "--fail-below", "scores@softmax=0.13", "--prove").exit_code == 3
+    files = {name: tmp_path / f"gate.{name}" for name in ("junit", "sarif", "markdown")}
+    options = [part for name, path in files.items() for part in (f"--{name}", path)]
+    done = run(results, "--fail-below", "softmax=0.05", "--json", *options)
+    assert done.exit_code == 3
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first["outcome"], second["outcome"]) == ("holds", "crossed")
+    assert (second["threshold"]["above"], second["threshold"]["below"], second["limit"]) == (None, 0.05, 0.05)
+    assert second["message"] == "softmax of aux is 0.03 (at most 0.04), below 0.05"
+    root = ET.parse(files["junit"]).getroot()
+    assert [f.get("message") for f in root.iter("failure")] == [second["message"]]
+    assert str(next(root.iter("testcase")).get("name")).startswith("softmax≥0.05 | scores")
+    [log] = json.loads(files["sarif"].read_text(encoding="utf-8"))["runs"]
+    [rule] = log["tool"]["driver"]["rules"]
+    assert (rule["id"], rule["shortDescription"]["text"]) == ("below/softmax", "softmax: at least 0.05")
+    assert "judged at the upper end" in rule["fullDescription"]["text"]
+    assert "| value | 0.030 | 0.040 | ≥ 0.050 | ❌ crossed |" in files["markdown"].read_text(encoding="utf-8")
+
+
+def test_family_wise_holds_many_cells_to_the_chance_of_one(tmp_path: Path) -> None:
+    """80 cells of which one is 2.2 standard errors above its limit: alone it crosses, among 80 it does not."""
+    t = 2.0096  # of 49 degrees of freedom
+    ends = [(0.1 * z, 0.1 * (z - t), 0.1 * (z + t)) for z in (2.2, *[-3.0] * 79)]
+    path = saved(tmp_path / "results.jsonl", *(cell(*e, tap=f"t{i}") for i, e in enumerate(ends)))
+    assert run(path, "--fail-above", "softmax=0").exit_code == 3
+    done = run(path, "--fail-above", "softmax=0", "--family-wise", "--json")
+    assert done.exit_code == 0
+    first = json.loads(done.stdout.splitlines()[0])
+    assert (first["outcome"], first["family"], first["judged_level"]) == ("undecided", 80, pytest.approx(1 - 0.05 / 80))
+    assert first["message"].endswith(
+        "; judged at 99.9375 % among 80 cells (Holm, from the printed interval by Student's t)"
+    )
+    assert run(path, "--fail-above", "softmax=0", "--family-wise", "--prove").exit_code == 3
+
+
+def test_a_suite_can_ask_for_all_of_it(tmp_path: Path) -> None:
+    suite = '[[thresholds]]\nvariant = "softmax"\nbelow = 0.05\nprove = true\nfamily_wise = true\n'
+    folder_of(tmp_path / "run", [measured(images(1))], suite)
+    done = run(tmp_path / "run", "--json")
+    [line] = done.stdout.splitlines()
+    told = json.loads(line)["threshold"]
+    assert (told["below"], told["prove"], told["family_wise"]) == (0.05, True, True)
+    assert told["text"] == "softmax≥0.05 (prove, family-wise)"
+
+
 def test_one_tap(results: Path) -> None:
     assert run(results, "--fail-above", "aux@softmax=0.05").exit_code == 0
     assert run(results, "--fail-above", "scores@softmax=0.05").exit_code == 3
@@ -176,7 +242,8 @@ def test_the_baseline_of_the_suite(tmp_path: Path, root: str | None, monkeypatch
 
 def test_nothing_to_hold_it_against(results: Path, tmp_path: Path) -> None:
     assert "nothing to hold" in refused(2, results)
-    assert "give --fail-above VARIANT=NUMBER, or [[thresholds]] in the suite" in refused(2, results)
+    said = refused(2, results, "--prove")
+    assert "give --fail-above or --fail-below VARIANT=NUMBER, or [[thresholds]] in the suite" in said
     folder_of(tmp_path / "run", [measured(images(1))], "title = 'x'\n")
     assert "nothing to hold" in refused(2, tmp_path / "run")
 
@@ -186,6 +253,11 @@ def test_nothing_to_hold_it_against(results: Path, tmp_path: Path) -> None:
     [
         (["--fail-above", "sofmax=1"], 2, "unknown variant 'sofmax': did you mean 'softmax'?"),
         (["--fail-above", "softmax"], 2, "--fail-above 'softmax': expected VARIANT=NUMBER, as in softmax=0.05"),
+        (["--fail-below", "softmax"], 2, "--fail-below 'softmax': expected VARIANT=NUMBER, as in softmax=0.05"),
+        (["--fail-below", "softmax=low"], 2, "--fail-below 'softmax=low': expected VARIANT=NUMBER, got 'low' as the n"),
+        (["--fail-below", "softmax=+2%"], 2, "--fail-below 'softmax=+2%': expected a number; what is relative to a ba"),
+        (["--fail-below", "latent-l2=1"], 2, "threshold latent-l2≥1 is for none of the results: variant 'latent-l2'"),
+        (["--fail-above", "softmax=1", "--prov"], 2, "no such option '--prov': did you mean '--prove'"),
         (["--fail-above", "latent-l2=1"], 2, "threshold latent-l2=1 is for none of the results: variant 'latent-l2'"),
         (["--fail-above", "scoers@softmax=1"], 2, "tap 'scoers' is not among them: did you mean 'scores'?"),
         (["--fail-above", "softmax=+2%"], 2, "threshold softmax=+2% is relative to a baseline, and none is given"),
@@ -225,21 +297,42 @@ def test_a_baseline_that_is_needed_by_none_is_not_opened(results: Path) -> None:
 
 
 def test_measure_takes_the_same_thresholds(tmp_path: Path) -> None:
-    from geed_onnx.cli.measuring import above, limits_of
+    from geed_onnx.cli.measuring import judged, limits_of
+    from geed_onnx.engine import Measured
     from geed_onnx.errors import UsageError
 
-    rows = [cell(0.3, calibrated=0.2, calibrated_low=0.15, calibrated_high=0.25), cell(0.01, tap="aux")]
-    assert above(rows, limits_of(["scores@softmax=0.1", "aux@softmax=0.1"], [])) == [
+    def limits(*above: str, below: tuple[str, ...] = (), **flags: bool) -> Any:
+        given = {"fail_above": above, "fail_below": below, "prove": False, "family_wise": False}
+        return limits_of(given | flags, [])
+
+    results = [cell(0.3, calibrated=0.2, calibrated_low=0.15, calibrated_high=0.25), cell(0.01, tap="aux")]
+    rows = [Measured(r, measured(images(1))[1]) for r in results]
+    assert [j.message for j in judged(rows, limits("scores@softmax=0.1", "aux@softmax=0.1")).crossed] == [
         "softmax of scores is 0.3 (at least 0.3), above 0.1"
     ]
-    assert above(rows[:1], limits_of(["calibrated:softmax=0.1"], [])) == [
+    assert [j.message for j in judged(rows[:1], limits("calibrated:softmax=0.1")).crossed] == [
         "calibrated softmax of scores is 0.2 (at least 0.15), above 0.1"
     ]
-    assert limits_of([], []) == []
+    assert [j.message for j in judged(rows, limits(below=("softmax=0.1",))).crossed] == [
+        "softmax of aux is 0.01 (at most 0.01), below 0.1"
+    ]
+    [proven] = judged(rows[:1], limits("calibrated:softmax=0.2", prove=True)).judged
+    assert (proven.outcome, proven.crossed) == ("undecided", True)
+    assert limits() == []
     with pytest.raises(UsageError, match=r"--fail-above 'softmax=\+2%': a limit relative to a baseline is held by"):
-        limits_of(["softmax=+2%"], [])
-    with pytest.raises(UsageError, match="a@softmax has a limit already; give one"):
-        limits_of(["a@softmax=1", "softmax=1", "a@softmax=2"], [])
+        limits("softmax=+2%")
+    with pytest.raises(UsageError, match=r"--fail-above 'a@softmax=2': a@softmax has a limit already; give one"):
+        limits("a@softmax=1", "softmax=1", "a@softmax=2")
+    with pytest.raises(UsageError, match=r"--fail-below 'softmax=2': softmax has a limit already; give one"):
+        limits(below=("softmax=1", "softmax=2"))
+    assert len(limits("softmax=2", below=("softmax=1",))) == 2
+    for flags, said in (
+        ({"prove": True}, "--prove"),
+        ({"prove": True, "family_wise": True}, "--prove and --family-wise"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            limits(**flags)
+        assert str(caught.value) == f"{said}: there is no limit to hold a value against; add --fail-above V=X"
 
 
 # --- docs/ci.md -------------------------------------------------------------------------------------------------

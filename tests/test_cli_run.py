@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +13,7 @@ from click.testing import CliRunner
 from click.testing import Result as Ran
 
 from geed_onnx.cli import main
-from geed_onnx.results import RESULTS, from_json, open_results
+from geed_onnx.results import RESULTS, from_json
 
 SUITE = """
 title = "Tiny"
@@ -317,28 +312,3 @@ def test_remote_models_and_images_are_fetched_with_their_external_data(folder: P
     [path] = {line["model"]["path"] for line in lines(folder / "out")}
     assert uri == (store / "images.npy").as_uri()
     assert path == (store / "big.onnx").as_uri()
-
-
-# ---- killed from outside -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="signals of this kind are POSIX's")
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_an_interrupt_ends_the_run_in_one_line_and_leaves_no_process(folder: Path, workers: str) -> None:
-    desk(folder, models=40, images=200)
-    command = [sys.executable, "-m", "geed_onnx", "run", "suite.toml", "-o", "out", "--workers", workers]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not (folder / "out" / RESULTS).exists() or (folder / "out" / RESULTS).stat().st_size < 20_000:
-        time.sleep(0.05)
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert said.strip().splitlines()[-1] == "error: interrupted"
-    assert "Traceback" not in said
-    with pytest.raises(ProcessLookupError):  # noqa: PT012  the tracker of shared memory ends a moment later
-        for _ in range(200):
-            os.killpg(process.pid, 0)
-            time.sleep(0.05)
-    assert open_results(folder / "out").results

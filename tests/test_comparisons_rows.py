@@ -209,7 +209,6 @@ def test_without_tables_the_intervals_are_combined_and_it_is_said() -> None:
     assert "MOVER" in row.value.method
     assert row.value.method.endswith("no tables of leave-one-out changes beside a and b")
     assert (row.verdict, row.holds) == ("equivalent", True)
-    # the wider interval stands in for that of the two one-sided tests: never too lenient
     assert row.value.high is not None
     edge = max(abs(row.value.low or 0), row.value.high)
     [tight] = compare([(without_tables(a), without_tables(b))], within=edge * (1 - 1e-9)).rows
@@ -320,7 +319,7 @@ def test_raw_values_that_are_not_comparable_give_way_to_calibrated_ones(changes:
 
 
 def test_a_margin_for_raw_values_is_not_held_against_calibrated_ones() -> None:
-    a, b = cell(A), cell(A, "b", group="C8")
+    a, b = cell(A), cell(B, "b", group="C8")
     row = one(a, b, within=10.0)
     assert (row.on, row.holds, json.loads(row.to_json())["equivalent"]) == ("calibrated", False, False)
     assert one(a, b, within=10.0, on="calibrated").holds is True
@@ -333,7 +332,7 @@ def test_a_margin_for_raw_values_is_not_held_against_calibrated_ones() -> None:
         ("map", "channelwise", ([16, 8, 8], [16, 4, 4]), False),
         ("map", "map:pixels:l2", ([16, 8, 8], [64, 8, 8]), False),
         ("probability", "softmax", ([10], [12]), False),
-        ("vector", "latent-cosine", ([64], [64]), True),
+        ("vector", "latent-l2", ([64], [64]), True),
         ("map", "a-variant-of-a-plugin", ([16, 8, 8], [64, 8, 8]), False),
     ],
 )
@@ -347,11 +346,26 @@ def test_which_shapes_are_comparable(
     assert (one(a, b).value.difference is not None) == comparable
 
 
-def test_a_spread_of_the_other_sign_turns_the_scale_over() -> None:
-    a, b = cell(A, normaliser="spread-l2"), cell(B, "b", normaliser="spread-l2")
-    turned = (replace(b[0], spread=-0.2), b[1])
-    assert "M is " in str(one(a, turned).value.reason)
-    assert "latent-cosine-bounded does not flip" in str(one(a, turned).value.reason)
+def test_raw_values_whose_optimum_moves_have_no_difference_and_fail_nothing() -> None:
+    """−1/M: the same rule as the gate's; what was asked for cannot be meant, so no exit code comes of it."""
+    a, b = (cell(raw, name, variant="latent-cosine") for raw, name in ((A, "a"), (B, "b")))
+    found = compare([(alone(a), alone(b))], within=1e-9)
+    [row] = found.rows
+    assert row.value.difference is None
+    assert row.value.a is not None
+    assert row.value.reason == (
+        "raw values are not comparable: the optimum of latent-cosine moves with each network's own spread M; use"
+        " latent-cosine-bounded or the calibrated value"
+    )
+    assert (row.on, row.holds, found.unproven) == ("calibrated", None, ())
+    assert json.loads(row.to_json())["equivalent"] is None
+    # on the calibrated scale it is held against δ as any other
+    [asked] = compare([(alone(a), alone(b))], within=1e-9, on="calibrated").rows
+    assert asked.holds is False
+    for same in ("latent-cosine-bounded", "latent-l2", "vector:trivial:cosine"):
+        assert one(cell(A, variant=same), cell(B, "b", variant=same)).value.difference is not None
+    general = "vector:trivial:cosine:spread-l2"
+    assert one(cell(A, variant=general), cell(B, "b", variant=general)).value.difference is None
 
 
 def test_a_floor_measured_for_one_only() -> None:
@@ -370,6 +384,8 @@ def test_no_calibrated_value_has_its_reason() -> None:
     row = one(cell(A), (blind, replace(tables, calibrated=None)), on="calibrated")
     assert row.value.difference is not None
     assert (row.calibrated.difference, row.reason) == (None, "b: not calibrated: blind")
+    told = replace(blind, reason="another", calibrated_reason="insensitive: blind")
+    assert one(cell(A), (told, replace(tables, calibrated=None)), on="calibrated").reason == "b: insensitive: blind"
     assert row.calibrated.a is not None
     assert row.verdict is None
 
@@ -413,6 +429,71 @@ def test_families_of_other_seeds_are_held_against_one_another_by_welch() -> None
     assert (row.value.low, row.value.high) == pytest.approx(expected)
     assert not row.value.paired
     assert "Welch" in str(row.value.method)
+
+
+def test_families_say_what_their_interval_covers_and_cover_images_on_request() -> None:
+    """Per image the mean change over the models of one family less that of the other, jackknifed, beside the seeds."""
+    a, b = seeds("plain", 0.0), seeds("augmented", 0.3)
+    pair = families(*a, *b)
+    [row] = compare([pair]).rows  # type: ignore[list-item]
+    assert row.value.method == (
+        "Student t over 4 seeds, paired by seed; the models share their images, so it says nothing of other images"
+    )
+    [wide] = compare([pair], images=True).rows  # type: ignore[list-item]
+    changes = [np.mean([t.value.changes for _, t in some], axis=0) for some in (a, b)]  # type: ignore[union-attr]
+    u = changes[0] - changes[1]
+    n = len(u)
+    by_seed = np.array([x.value - y.value for (x, _), (y, _) in zip(a, b, strict=True)])  # type: ignore[operator]
+    parts = [(by_seed.var(ddof=1) / 4, 3), ((n - 1) / n * ((u - u.mean()) ** 2).sum(), n - 1)]
+    variance = sum(v for v, _ in parts)
+    reach = stats.t.ppf(0.975, variance**2 / sum(v * v / d for v, d in parts)) * np.sqrt(variance)
+    reach = max(reach, stats.t.ppf(0.975, 3) * np.sqrt(parts[0][0]))
+    assert wide.value.difference == row.value.difference
+    assert wide.value.high - wide.value.difference == pytest.approx(reach)  # type: ignore[operator]
+    assert wide.value.method == "Student t over 4 seeds, paired by seed, and jackknife over images"
+    assert wide.value.low_a < row.value.low_a  # type: ignore[operator]
+
+
+def test_the_image_component_needs_the_tables_of_the_same_images() -> None:
+    a, b = seeds("plain", 0.0), seeds("augmented", 0.3)
+    bare = tuple(
+        replace(p, models=tuple(replace(m, tables=lambda _: None) for m in p.models)) for p in families(*a, *b)
+    )
+    with pytest.raises(UsageError) as caught:
+        compare([bare], images=True)  # type: ignore[list-item]
+    assert str(caught.value) == (
+        "--image-component: there are no tables of leave-one-out changes of plain-0-None beside runs; compare folders"
+        " of geed-onnx run, or results with --tables"
+    )
+    fewer = [cell(random_raw(7, points=13), "plain-9", normaliser="spread-l2", model={"family": "plain", "seed": 9})]
+    others = [
+        cell(random_raw(s), f"plain-{s}", normaliser="spread-l2", model={"family": "plain", "seed": s}) for s in (1, 2)
+    ]
+    with pytest.raises(
+        UsageError, match="'plain-1' and 'plain-9' do not share their images: their spreads M were taken"
+    ):
+        compare([families(*others, *fewer, *seeds("augmented", 0.3))], images=True)  # type: ignore[list-item]
+
+
+def test_a_family_against_itself_is_one_measurement() -> None:
+    [some] = families(*seeds("plain", 0.0))
+    [row] = compare([(some, some)], within=1e-12).rows
+    assert (row.value.difference, row.value.low, row.value.high, row.holds) == (0.0, 0.0, 0.0, True)
+
+
+def test_a_copy_of_a_network_on_few_images_is_undecided() -> None:
+    """Not the same measurement: nothing differs on 12 images, but 26 % of all may (1 − 0.025^(1/12))."""
+    row = one(cell(A), cell(A, "b"), within=0.1)
+    assert (row.value.difference, row.value.low, row.value.high) == (0.0, None, None)  # ℓ2 knows no largest value
+    assert (row.verdict, row.holds) == ("undecided", False)
+    facts: dict[str, Any] = {"kind": "probability", "variant": "probability:trivial:disagreement"}
+    same = Raw({i: [0.0] * 4 for i in A.deviations})
+    row = one(cell(same, **facts), cell(same, "b", **facts), within=0.1)
+    assert (row.value.low, row.value.high) == (
+        pytest.approx(0.025 ** (1 / 12) - 1),
+        pytest.approx(1 - 0.025 ** (1 / 12)),
+    )
+    assert (row.verdict, row.holds) == ("undecided", False)
 
 
 def test_a_family_and_a_single_model_have_no_interval() -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
+from decimal import Context, Decimal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geed_onnx import distances as module
-from geed_onnx.distances import SPAN, Distance, cosines, distances, row_products
+from geed_onnx.distances import SPAN, Distance, cosines, distances, log_softmax, row_products
 
 KINDS = ("map", "vector", "probability")
 CASES = [(name, kind) for name, entry in distances.items() for kind in entry.kinds]
@@ -195,6 +197,16 @@ def loop_relative(a: np.ndarray, b: np.ndarray) -> float:
     return gap / size if size else (math.inf if gap else 0.0)
 
 
+def loop_weighted(a: np.ndarray, b: np.ndarray) -> float:
+    """Σ ½(‖a_i‖/Σ‖a‖ + ‖b_i‖/Σ‖b‖) cos(a_i, b_i); of nothing but zeros 1, of zeros on one side 0."""
+    norms = [[math.sqrt(math.fsum(float(v) ** 2 for v in channel.flat)) for channel in x] for x in (a, b)]
+    totals = [math.fsum(side) for side in norms]
+    if not all(totals):
+        return 0.0 if any(totals) else 1.0
+    each = [loop_cosine(x, y) for x, y in zip(a, b, strict=True)]
+    return math.fsum((p / totals[0] + q / totals[1]) / 2 * c for p, q, c in zip(*norms, each, strict=True))
+
+
 def loop_kl(p: np.ndarray, q: np.ndarray) -> float:
     total = 0.0
     for x, y in zip(p, q, strict=True):
@@ -220,6 +232,7 @@ LOOPS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "channelwise-correlation": lambda a, b: (
         -sum(loop_cosine(loop_centred(x), loop_centred(y)) for x, y in zip(a, b, strict=True)) / len(a)
     ),
+    "channelwise-weighted-cosine": lambda a, b: -loop_weighted(a, b),
     "kl": loop_kl,
     "jensen-shannon": loop_js,
     "total-variation": loop_tv,
@@ -308,6 +321,18 @@ def test_constant_channels_are_the_zero_channels_of_a_correlation() -> None:
     assert distances["channelwise-correlation"](big, np.ones_like(big))[0] == -1.0
 
 
+def test_channels_that_count_by_their_norm() -> None:
+    """Norms 3 and 1 of a, 1 and 1 of b; the second channel agrees, the first is turned by a right angle."""
+    a = np.array([[[[3.0, 0.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])
+    b = np.array([[[[0.0, 1.0]], [[0.0, 1.0]], [[0.0, 0.0]]]])
+    m = distances["channelwise-weighted-cosine"]
+    assert m(a, b)[0] == pytest.approx(-(1 / 4 + 1 / 2) / 2, abs=1e-15)
+    zero = np.zeros_like(a)
+    assert m(zero, zero)[0] == -1.0
+    assert m(zero, a)[0] == m(a, zero)[0] == 0.0
+    assert m(a, a)[0] == -1.0
+
+
 def test_relative_l2_of_zero() -> None:
     zero, one = np.zeros((1, 3)), np.ones((1, 3))
     assert distances["relative-l2"](zero, zero)[0] == 0.0
@@ -327,6 +352,162 @@ def test_disagreement_is_the_share_of_positions() -> None:
     p = np.array([[[0.6, 0.4], [0.3, 0.7], [0.5, 0.5], [0.9, 0.1]]])
     q = np.array([[[0.6, 0.4], [0.7, 0.3], [0.6, 0.4], [0.1, 0.9]]])
     assert distances["disagreement"](p, q)[0] == 0.5
+
+
+# ---- distributions in logarithms -----------------------------------------------------------------------------------
+
+OF_SCORES = [name for name, entry in distances.items() if "probability" in entry.kinds]
+EXACT = Context(prec=400, Emin=-999999, Emax=999999)
+
+
+def logarithm(p: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(p)
+
+
+def exact_softmax(logits: Sequence[float]) -> list[Decimal]:
+    """The softmax to 400 digits, beside 1 e^-700 among them; the exponents of Decimal hold e^-60000."""
+    powers = [EXACT.exp(EXACT.subtract(Decimal(x), Decimal(max(logits)))) for x in logits]
+    total = EXACT.create_decimal(0)
+    for p in powers:
+        total = EXACT.add(total, p)
+    return [EXACT.divide(p, total) for p in powers]
+
+
+def exact_mean(rows: Sequence[Sequence[Decimal]]) -> list[Decimal]:
+    mean = []
+    for column in zip(*rows, strict=True):
+        total = EXACT.create_decimal(0)
+        for p in column:
+            total = EXACT.add(total, p)
+        mean.append(EXACT.divide(total, Decimal(len(rows))))
+    return mean
+
+
+def exact_kl(p: Sequence[Decimal], q: Sequence[Decimal]) -> Decimal:
+    total = EXACT.create_decimal(0)
+    for x, y in zip(p, q, strict=True):
+        if x:
+            total = EXACT.add(total, EXACT.multiply(x, EXACT.ln(EXACT.divide(x, y))))
+    return total
+
+
+@pytest.mark.parametrize("name", OF_SCORES)
+def test_logarithms_tell_the_same(name: str) -> None:
+    """In logarithms every distance of distributions is the one it is of the distributions, classes of 0 included."""
+    entry = distances[name]
+    for seed in (0, 2):
+        p, q = pairs("probability", seed)
+        found = entry.in_logs()(logarithm(p), logarithm(q))
+        assert found.dtype == np.float64
+        assert np.allclose(found, entry(p, q), rtol=1e-12, atol=1e-12)
+    facts = ("name", "optimum", "largest", "kinds", "laws", "resolution", "homogeneous", "quadratic")
+    assert all(getattr(entry.in_logs(), fact) == getattr(entry, fact) for fact in facts)
+    assert entry.in_logs() is entry.in_logs()
+    dense = np.random.default_rng(5).dirichlet(np.ones(4), size=(2, 3, 2, 5))
+    assert np.allclose(entry.in_logs()(*np.log(dense)), entry(*dense), rtol=0, atol=1e-12)
+
+
+def test_the_mean_in_logarithms_is_that_of_the_distributions() -> None:
+    rows = [draw("probability", seed=seed) for seed in range(5)]
+    found = distances["kl"].in_logs().mean([logarithm(p) for p in rows])
+    assert np.allclose(np.exp(found), np.mean(rows, axis=0), rtol=1e-13, atol=0)
+    assert (found[np.mean(rows, axis=0) == 0] == -np.inf).all()
+    assert np.array_equal(distances["kl"].mean(rows), np.mean(rows, axis=0))
+
+
+@pytest.mark.parametrize("gap", [0.0, 1e-3, 3.0, 34.0, 37.0, 60.0, 300.0, 700.0, 745.0, 1e4, 6e4])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_kl_of_confident_logits(gap: float, dtype: type) -> None:
+    """f(x) and f(gx) agree on the class, by a gap of up to 60000: the divergence is tiny, not infinite."""
+    rows = [np.array([[0.0, -gap, 2.0 - gap]], dtype=dtype), np.array([[0.0, 1.0 - gap, -gap]], dtype=dtype)]
+    logs = [log_softmax(y) for y in rows]
+    kl = distances["kl"].in_logs()
+    exact = [exact_softmax([float(v) for v in y[0]]) for y in rows]
+    middle = exact_mean(exact)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [kl(row, kl.mean(logs))[0] for row in logs]
+    for value, p in zip(found, exact, strict=True):
+        assert value == pytest.approx(float(exact_kl(p, middle)), rel=1e-10, abs=1e-15 if gap < 30 else 1e-307)
+        assert gap >= 745 or gap == 0 or value > 0
+
+
+@pytest.mark.parametrize("name", ["kl", "jensen-shannon"])
+@settings(max_examples=40)
+@given(data=st.data())
+def test_logits_of_any_size_against_four_hundred_digits(name: str, data: st.DataObject) -> None:
+    classes, count = data.draw(st.integers(2, 4)), data.draw(st.integers(1, 4))
+    logit = st.one_of(st.floats(-6e4, 6e4), st.floats(-30, 30), st.sampled_from([0.0, 700.0, -745.0, 65504.0]))
+    rows = [data.draw(st.lists(logit, min_size=classes, max_size=classes)) for _ in range(count)]
+    m, logs = distances[name].in_logs(), [log_softmax(np.array([row])) for row in rows]
+    exact = [exact_softmax(row) for row in rows]
+    middle = exact_mean(exact)
+    for row, p in zip(logs, exact, strict=True):
+        found = m(row, m.mean(logs))[0]
+        if name == "kl":
+            expected = float(exact_kl(p, middle))
+        else:
+            between = exact_mean([p, middle])
+            expected = float((exact_kl(p, between) + exact_kl(middle, between)) / 2)
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-13)
+        assert 0 <= found <= m.largest
+        assert found <= math.log(count) + 1e-12  # what the mean of `count` can be from each of them
+
+
+def test_what_a_distribution_rules_out_is_infinitely_far() -> None:
+    """log 0 = −inf: 0·log 0 = 0, and p > 0 = q is infinite however small p is; none of it warns."""
+    kl, js = distances["kl"].in_logs(), distances["jensen-shannon"].in_logs()
+    never = -np.inf
+    p, q = np.array([[0.0, never, never]]), np.log([[0.5, 0.5, 1.0]]) + np.array([[0.0, 0.0, never]])
+    tiny = np.array([[0.0, -1e5, never]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert kl(p, p)[0] == 0.0
+        assert kl(p, q)[0] == pytest.approx(math.log(2), abs=1e-15)
+        assert kl(q, p)[0] == np.inf
+        assert kl(tiny, p)[0] == np.inf
+        assert js(p, np.array([[never, 0.0, never]]))[0] == pytest.approx(math.log(2), abs=1e-15)
+        assert kl.mean([p, p])[0].tolist() == [0.0, never, never]
+        # one such row leaves the others as they are
+        assert kl(np.concatenate([q, q]), np.concatenate([p, q])).tolist() == [np.inf, 0.0]
+
+
+def test_softmax_of_logits_farther_apart_than_floats_are() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert log_softmax(np.array([[1.7e308, -1.7e308]])).tolist() == [[0.0, -np.inf]]
+        assert log_softmax(np.array([[3e38, -3e38]], dtype=np.float32))[0, 1] == pytest.approx(-6e38, rel=1e-6)
+    y = np.array([[5.0, 5.0, 5.0]])
+    assert log_softmax(y)[0] == pytest.approx([-math.log(3)] * 3, rel=1e-15)
+    assert y.tolist() == [[5.0, 5.0, 5.0]]
+
+
+# ---- how small errors count ----------------------------------------------------------------------------------------
+
+
+@every_case
+def test_small_errors_count_by_their_square_where_it_is_declared(name: str, kind: str) -> None:
+    """Half the error is a quarter of the excess, or half of it."""
+    m = distances[name]
+    if name == "disagreement":
+        assert not m.quadratic
+        return
+    rng = np.random.default_rng(14)
+    a = rng.dirichlet(np.full(5, 5.0), size=9) if kind == "probability" else rng.standard_normal(draw(kind)[:9].shape)
+    error = 1e-3 * rng.standard_normal(a.shape) * np.abs(a)
+    error -= error.sum(axis=-1, keepdims=True) / a.shape[-1] if kind == "probability" else 0.0
+    whole, half = m(a + error, a) - m.optimum, m(a + error / 2, a) - m.optimum
+    assert np.allclose(half / whole, 0.25 if m.quadratic else 0.5, rtol=0.01)
+
+
+@every_case
+def test_homogeneous_distances_have_the_unit_of_the_features(name: str, kind: str) -> None:
+    m, (a, b) = distances[name], pairs(kind)
+    if m.homogeneous:
+        assert np.allclose(m(1e-8 * a, 1e-8 * b), 1e-8 * m(a, b), rtol=1e-12, atol=0)
+    elif kind != "probability":
+        assert np.allclose(m(1e-8 * a, 1e-8 * b), m(a, b), rtol=1e-9, atol=1e-12)
 
 
 # ---- types and accumulation ----------------------------------------------------------------------------------------
@@ -351,7 +532,10 @@ def test_float16_squares_do_not_overflow() -> None:
     assert distances["channelwise-cosine"](a, -a)[0] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("name", ["l2", "relative-l2", "cosine", "channelwise-cosine", "channelwise-correlation"])
+@pytest.mark.parametrize(
+    "name",
+    ["l2", "relative-l2", "cosine", "channelwise-cosine", "channelwise-correlation", "channelwise-weighted-cosine"],
+)
 def test_sums_are_accumulated_in_float64(name: str) -> None:
     """200,000 float32 entries of one huge and many small terms: a float32 sum loses them, a loop with fsum does not."""
     n = 200_000
@@ -389,7 +573,10 @@ def test_a_mean_over_channels_is_the_mean_of_each(name: str) -> None:
     a, b = pairs("map")
     each = entry.per_channel(a, b)
     assert each.shape == a.shape[:2]
-    assert np.array_equal(each.mean(axis=1), entry(a, b))
+    sums = entry.per_channel.sums(a, b)
+    assert np.array_equal(entry.per_channel.combine(sums), entry(a, b))
+    weights = np.ones_like(each) if entry.per_channel.weights is None else entry.per_channel.weights(sums)
+    assert np.allclose((weights * each).sum(axis=1) / weights.sum(axis=1), entry(a, b), rtol=0, atol=1e-14)
     for part in (slice(0, 1), slice(1, 3)):
         assert np.array_equal(entry.per_channel(a[:, part], b[:, part]), each[:, part])
     for i in range(a.shape[1]):

@@ -319,7 +319,8 @@ def test_the_interval_of_a_normalised_value_carries_the_uncertainty_of_m(name: s
     assert len(found.blocks) == len(expected)
     for u, v in zip(found.blocks, expected, strict=True):
         assert np.allclose(u, v, rtol=1e-9, atol=1e-12)
-    variance = sum((len(u) - 1) / len(u) * float((u**2).sum()) for u in expected)
+    # centred within each block, as a jackknife is
+    variance = sum((len(u) - 1) / len(u) * float(((u - u.mean()) ** 2).sum()) for u in expected)
     assert found.variance == pytest.approx(variance)
     estimate = value_of(tables, 0.95)
     assert estimate.low is not None
@@ -371,13 +372,74 @@ def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bo
 
 
 @pytest.mark.parametrize("optimum", [0.0, -1.0, -3.2])
-def test_a_perfect_model_gets_v_v(optimum: float) -> None:
-    """Trap: never NaN."""
+def test_a_perfect_sample_proves_no_perfect_model(optimum: float) -> None:
+    """Trap: never NaN, and never [v, v]: the optimum is the least there is, and of the largest nothing is known."""
     found = value_of(plain(Deviations.of(list("abcd"), np.full((4, 8), optimum)), optimum), 0.95)
-    assert (found.low, found.value, found.high) == (optimum, optimum, optimum)
+    assert (found.low, found.value, found.high) == (optimum, optimum, None)
     exact = Tables(Deviations.of(list("abcd"), np.zeros((4, 8))), normalisers["spread-l2"], 0.0, np.inf)
     found = value_of(replace(exact, spread=spread(points(6, (3,)), "l2")), 0.95)
-    assert (found.low, found.value, found.high) == (0.0, 0.0, 0.0)
+    assert (found.low, found.value, found.high) == (0.0, 0.0, None)
+
+
+@pytest.mark.parametrize(("n", "level", "share"), [(20, 0.95, 0.16843), (50, 0.95, 0.07112), (300, 0.95, 0.01222)])
+def test_what_no_image_of_a_sample_showed_may_be_so_for_clopper_and_pearsons_share(
+    n: int, level: float, share: float
+) -> None:
+    """0 of 20 at 95 %: up to 16.8 % (the published upper limit), each with the largest value that there is."""
+    from scipy import stats
+
+    assert stats.beta.ppf(0.5 + level / 2, 1, n) == pytest.approx(share, abs=1e-5)
+    same = change_of(0.0, np.zeros(n))
+    found = interval(same, level, n, hidden=(0.0, 1.0))
+    assert (found.low, found.high) == (0.0, pytest.approx(share, abs=1e-5))
+    assert found.method == f"no variance among {n} images: up to {100 * share:.3g} % of all images may be unlike them"
+    both = interval(change_of(-0.5, np.zeros(n)), level, n, hidden=(-1.0, 1.0))
+    assert (both.low, both.high) == (
+        pytest.approx(-0.5 - 0.5 * share, abs=1e-5),
+        pytest.approx(-0.5 + 1.5 * share, abs=1e-5),
+    )
+    for hidden, ends in (((0.0, math.inf), (0.0, None)), ((-math.inf, 0.0), (None, 0.0)), (None, (None, None))):
+        unknown = interval(same, level, n, hidden=hidden)
+        assert (unknown.low, unknown.high) == ends
+        assert unknown.method.endswith("may be unlike them, by how much is not bounded")
+
+
+def test_what_is_exact_by_construction_is_v_v_whatever_the_sample() -> None:
+    for n in (1, 9):
+        found = interval(change_of(0.25, np.zeros(n)), 0.95, n, exact=True)
+        assert (found.low, found.value, found.high) == (0.25, 0.25, 0.25)
+        assert found.method == "none needed: exact by construction"
+
+
+@pytest.mark.parametrize("sizes", [(9,), (5, 12), (4, 7, 6)])
+def test_variance_and_skewness_are_of_changes_centred_in_their_block(sizes: tuple[int, ...]) -> None:
+    """A constant added to the changes of a block is no noise; the corrected skewness is Quenouille's, the slow way."""
+    rng = np.random.default_rng(12)
+    blocks = [rng.gamma(0.7, size=n) for n in sizes]
+    found, moved = (change_of(0.0, *(u + c * i for i, u in enumerate(blocks, 1))) for c in (0.0, 3.0))
+    assert found.variance == pytest.approx(
+        sum((n - 1) ** 2 / n * u.var(ddof=1) for n, u in zip(sizes, blocks, strict=True))
+    )
+    assert moved.variance == pytest.approx(found.variance)
+    assert moved.skewness == pytest.approx(found.skewness)
+    assert moved.skewness_jackknifed == pytest.approx(found.skewness_jackknifed)
+
+    def skewness(some: list[np.ndarray]) -> float:
+        """From k-statistics of what is left, on the scale of all of them."""
+        second = third = 0.0
+        for n, u in zip(sizes, some, strict=True):
+            m, d = len(u), u - u.mean()
+            second += (n - 1) ** 2 / n * (d @ d) / (m - 1)
+            third += (n - 1) * (n - 2) * (m * (d**3).sum() / ((m - 1) * (m - 2))) / n
+        return float(third / second**1.5)
+
+    whole = skewness(blocks)
+    assert found.skewness == pytest.approx(whole)
+    expected = whole
+    for b, u in enumerate(blocks):
+        each = [skewness([*blocks[:b], np.delete(u, i), *blocks[b + 1 :]]) for i in range(len(u))]
+        expected += (len(u) - 1) * (whole - float(np.mean(each)))
+    assert found.skewness_jackknifed == pytest.approx(expected)
 
 
 def test_one_image_tells_nothing_of_uncertainty() -> None:
@@ -592,7 +654,7 @@ def test_without_a_floor_the_optimum_stands_for_it() -> None:
     perfect = plain(Deviations.of(ids, np.zeros((3, 2))), null=null, reference=tuple(ids))
     found = calibrated(perfect, 0.95, 1e-6)
     assert found.estimate is not None
-    assert (found.estimate.low, found.estimate.value, found.estimate.high) == (0.0, 0.0, 0.0)
+    assert (found.estimate.low, found.estimate.value, found.estimate.high) == (0.0, 0.0, None)
     half = calibrated(replace(perfect, sample=Deviations.of(ids, np.full((3, 2), 0.3))), 0.95, 1e-6)
     assert half.estimate is not None
     assert half.estimate.value == pytest.approx(0.5)

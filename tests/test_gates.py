@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from gate_tools import Array, cell, collected, failed, folder_of, measured, with_calibrated
+from gate_tools import cell, collected, failed, folder_of, measured, with_calibrated
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
 from geed_onnx.errors import DataError, UnknownName, UsageError
-from geed_onnx.estimators import Change, interval, normalisers
+from geed_onnx.estimators import Change, hull, interval, normalisers
 from geed_onnx.gates import Judged, Threshold, Verdict, judge, parse_threshold, suite_thresholds
 from geed_onnx.gates.baseline import weighted
 from geed_onnx.results import Collection, Result
@@ -33,6 +33,10 @@ def at_most(limit: float, variant: str = "softmax", **more: Any) -> Threshold:
     return Threshold(variant, limit, **more)
 
 
+def at_least(limit: float, variant: str = "softmax", **more: Any) -> Threshold:
+    return Threshold(variant, limit, below=True, **more)
+
+
 def worse_by(limit: float, variant: str = "softmax", **more: Any) -> Threshold:
     return Threshold(variant, limit, relative=True, **more)
 
@@ -45,7 +49,7 @@ def test_crossed_where_the_lower_end_lies_above_the_limit(value: float, down: fl
     low, high = value - down, value + up
     judged = one(cell(value, low, high), at_most(limit))
     assert judged.crossed == (low > limit)
-    assert judged.outcome == ("crossed" if low > limit else "holds")
+    assert judged.outcome == ("crossed" if low > limit else "holds" if high <= limit else "undecided")
     assert judged.sure == (low > limit or high <= limit)
     assert (judged.observed, judged.low, judged.high, judged.limit) == (value, low, high, limit)
 
@@ -54,7 +58,7 @@ def test_crossed_where_the_lower_end_lies_above_the_limit(value: float, down: fl
     ("result", "outcome", "message"),
     [
         (cell(0.12, 0.1, 0.14), "crossed", "softmax of scores is 0.12 (at least 0.1), above 0.05"),
-        (cell(0.05, 0.04, 0.07), "holds", "softmax of scores is 0.05 [0.04, 0.07], not shown to be above 0.05"),
+        (cell(0.05, 0.04, 0.07), "undecided", "softmax of scores is 0.05 [0.04, 0.07], not shown to be above 0.05"),
         (cell(0.03, 0.02, 0.05), "holds", "softmax of scores is 0.03, within 0.05"),
         (
             cell(None, reason="no image was measured"),
@@ -69,9 +73,210 @@ def test_what_is_said(result: Result, outcome: str, message: str) -> None:
 
 
 def test_one_image_has_no_interval_and_is_judged_by_its_value() -> None:
-    alone = replace(cell(0.06), low=None, high=None)
-    assert one(alone, at_most(0.05)).crossed
-    assert not one(alone, at_most(0.06)).crossed
+    """It may cross; it never shows that anything holds."""
+    alone = replace(cell(0.06), low=None, high=None, samples=1)
+    judged = one(alone, at_most(0.05))
+    assert (judged.outcome, judged.low, judged.high) == ("crossed", None, None)
+    assert judged.message == "softmax of scores is 0.06 (one image), above 0.05"
+    judged = one(alone, at_most(0.06))
+    assert (judged.outcome, judged.crossed) == ("undecided", False)
+    assert judged.message == "softmax of scores is 0.06 [unknown, unknown], not shown to be above 0.06"
+    assert one(alone, at_most(0.06, prove=True)).crossed
+    assert one(alone, at_least(0.07)).outcome == "crossed"
+    # one cluster of images is one image's worth
+    assert one(replace(alone, samples=50, units=1), at_most(0.05)).outcome == "crossed"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [
+        (None, None, "undecided"),
+        (0.01, None, "undecided"),
+        (0.06, None, "crossed"),  # the end that says so is known
+        (None, 0.2, "undecided"),
+        (None, 0.04, "holds"),
+    ],
+)
+def test_an_end_that_is_not_known_is_not_the_value(low: float | None, high: float | None, outcome: str) -> None:
+    judged = one(replace(cell(0.04), low=low, high=high), at_most(0.05))
+    assert (judged.outcome, judged.low, judged.high) == (outcome, low, high)
+    assert json.loads(judged.to_json())["low"] == low
+    # above the limit itself, and still nothing is known of the images that are not in the sample
+    assert one(replace(cell(5.0), low=None, high=None), at_most(0.05)).outcome == "undecided"
+
+
+# --- which way round, and what must be shown --------------------------------------------------------------------
+
+
+@given(value=floats, down=st.floats(0, 10), up=st.floats(0, 10), limit=floats)
+def test_from_below_it_is_the_mirror_image(value: float, down: float, up: float, limit: float) -> None:
+    low, high = value - down, value + up
+    for prove in (False, True):
+        below = one(cell(value, low, high), at_least(limit, prove=prove))
+        above = one(cell(-value, -high, -low), at_most(-limit, prove=prove))
+        assert (below.outcome, below.crossed, below.sure) == (above.outcome, above.crossed, above.sure)
+        assert (below.end, below.excess) == (-(above.end or 0.0), above.excess)
+    assert below.outcome == ("crossed" if high < limit else "holds" if low >= limit else "undecided")
+
+
+@given(value=floats, down=st.floats(0, 10), up=st.floats(0, 10), limit=floats)
+def test_to_prove_closes_the_gate_unless_the_upper_end_is_within(
+    value: float, down: float, up: float, limit: float
+) -> None:
+    result = cell(value, value - down, value + up)
+    plain, proven = one(result, at_most(limit)), one(result, at_most(limit, prove=True))
+    assert plain.outcome == proven.outcome
+    assert proven.crossed == (value + up > limit)
+    assert plain.crossed == (value - down > limit)
+
+
+@pytest.mark.parametrize(
+    ("result", "threshold", "message"),
+    [
+        (cell(0.1, 0.05, 0.2), (0.3, {"below": True}), "softmax of scores is 0.1 (at most 0.2), below 0.3"),
+        (cell(0.5, 0.4, 0.6), (0.3, {"below": True}), "softmax of scores is 0.5, at least 0.3"),
+        (cell(0.3, 0.2, 0.4), (0.3, {"below": True}), "softmax of scores is 0.3 [0.2, 0.4], not shown to be below 0.3"),
+        (
+            cell(0.3, 0.2, 0.4),
+            (0.3, {"below": True, "prove": True}),
+            "softmax of scores is 0.3 [0.2, 0.4], not shown to be at least 0.3",
+        ),
+        (
+            cell(0.3, 0.2, 0.4),
+            (0.3, {"prove": True}),
+            "softmax of scores is 0.3 [0.2, 0.4], not shown to be within 0.3",
+        ),
+    ],
+)
+def test_what_is_said_from_below_and_to_prove(result: Result, threshold: Any, message: str) -> None:
+    limit, more = threshold
+    assert one(result, at_most(limit, **more)).message == message
+
+
+def test_to_prove_that_nothing_is_worse_is_to_show_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    a = rng.gamma(2.0, 0.1, 60)
+    old = folder_of(tmp_path / "old", [measured(a)])
+    hardly = folder_of(tmp_path / "hardly", [measured(a * rng.normal(1.0, 0.1, 60))])
+    better = folder_of(tmp_path / "better", [measured(a * 0.5)])
+    for new, plain, proven in ((hardly, False, True), (better, False, False)):
+        found = [
+            judge(new.results, [worse_by(0.02, prove=p)], baseline=old, current=new).judged[0] for p in (False, True)
+        ]
+        assert [f.crossed for f in found] == [plain, proven]
+    # itself is exact: at +0 % it is within
+    [same] = judge(old.results, [worse_by(0.0, prove=True)], baseline=old, current=old).judged
+    assert same.outcome == "holds"
+
+
+# --- many cells -------------------------------------------------------------------------------------------------
+
+
+def holm(p: list[float], alpha: float) -> list[bool]:
+    """Holm (1979), from the p-values alone."""
+    rejected = [False] * len(p)
+    for rank, i in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        if p[i] > alpha / (len(p) - rank):
+            break
+        rejected[i] = True
+    return rejected
+
+
+@given(st.lists(st.floats(0.0, 6.0), min_size=1, max_size=12), st.sampled_from([0.9, 0.95, 0.99]))
+def test_family_wise_is_holm_of_one_sided_p_values(far: list[float], level: float) -> None:
+    """Printed intervals of t, n = 50: an end at another level is moved as t is, so p is that of the t statistic."""
+    t = float(stats.t.ppf(0.5 + level / 2, 49))
+    rows = [replace(cell(0.1 * z, 0.1 * (z - t), 0.1 * (z + t), tap=f"t{i}"), level=level) for i, z in enumerate(far)]
+    p = [float(stats.t.sf(z, 49)) for z in far]
+    expected = holm(p, (1 - level) / 2)
+    found = judge(rows, [at_most(0.0, family_wise=True)])
+    assert [j.outcome == "crossed" for j in found.judged] == expected
+    assert {j.family for j in found.judged} == {len(far)}
+    for j in found.judged:
+        assert j.level is not None
+        assert level <= j.level <= 1 - (1 - level) / len(far) + 1e-12
+        m = (1 - level) / (1 - j.level)
+        assert (f"among {len(far)} cells (Holm" in j.message) == (len(far) > 1)
+        if round(m) > 1:
+            assert "from the printed interval by Student's t" in j.message
+            wider = stats.t.ppf(0.5 + j.level / 2, 49) / t
+            assert j.low == pytest.approx((j.observed or 0) - wider * 0.1 * t)
+
+
+def test_family_wise_makes_intervals_anew_from_the_tables() -> None:
+    rng = np.random.default_rng(2)
+    rows = [measured(rng.gamma(2.0, 0.05, 40), tap=f"t{i}", key=f"k{i}") for i in range(4)]
+    tables = {r.key: t for r, t in rows}
+
+    class Known:
+        def tables(self, result: Result) -> Any:
+            return tables[result.key]
+
+    found = judge([r for r, _ in rows], [at_most(0.3, family_wise=True)], current=Known()).judged
+    for j, (_, t) in zip(found, rows, strict=True):
+        assert t.value is not None
+        expected = interval(t.value, 1 - 0.05 / 4, 40)
+        assert (j.level, j.low) == (pytest.approx(1 - 0.05 / 4), pytest.approx(expected.low))
+        assert "Student" not in j.message
+        assert j.message.endswith("; judged at 98.75 % among 4 cells (Holm)")
+
+
+def test_cells_without_a_value_are_not_of_the_family_and_one_cell_is_none() -> None:
+    rows = [cell(0.12, 0.1, 0.14), cell(None, tap="none", reason="?")]
+    found = judge(rows, [at_most(0.05, family_wise=True)])
+    assert [(j.outcome, j.family, j.level) for j in found.judged] == [("crossed", 1, 0.95), ("no value", None, None)]
+
+
+def test_family_wise_relative_limits_are_paired_at_the_level_they_are_judged_at(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    new, old = [], []
+    for i in range(5):
+        a = rng.gamma(2.0, 0.1, 30)
+        old.append(measured(a, tap=f"t{i}", key=f"old{i}"))
+        new.append(measured(a * rng.normal(1.05, 0.1, 30), tap=f"t{i}", key=f"new{i}"))
+    here, there = folder_of(tmp_path / "new", new), folder_of(tmp_path / "old", old)
+    found = judge(here.results, [worse_by(0.0, family_wise=True)], baseline=there, current=here).judged
+    for i, j in enumerate(found):
+        a, b = (rows[i][1].value for rows in (new, old))
+        assert a is not None
+        assert b is not None
+        assert j.level is not None
+        expected = hull(weighted(a, b, a.value - b.value, 1.0), j.level, 30)
+        assert j.low == pytest.approx(b.value + (expected.low or 0))
+        assert j.paired
+
+
+def crossings(limit_at: float, n: int, cells: int, trials: int, **more: Any) -> tuple[float, float]:
+    """How often any of the cells of a trial crosses, and how often the gate is closed.
+
+    Every cell has the mean deviation 1, exponential over n images of its own.
+    """
+    rng = np.random.default_rng(17)
+    any_crossed = closed = 0
+    for _ in range(trials):
+        rows = [measured(x, tap=f"t{i}", key=f"k{i}") for i, x in enumerate(rng.exponential(size=(cells, n)))]
+        model = {r.key: t for r, t in rows}
+
+        class Known:
+            def tables(self, result: Result, model: Any = model) -> Any:
+                return model[result.key]
+
+        verdict = judge([r for r, _ in rows], [at_most(limit_at, **more)], current=Known())
+        any_crossed += any(j.outcome == "crossed" for j in verdict.judged)
+        closed += bool(verdict.crossed)
+    return any_crossed / trials, closed / trials
+
+
+def test_docs_say_how_often_eighty_cells_at_their_limit_cross() -> None:
+    """docs/ci.md: of 80 cells at their limit at least one crosses in 86 % of runs of 50 images, family-wise in 2 %."""
+    assert crossings(1.0, 50, 80, 40)[0] > 0.5
+    assert crossings(1.0, 50, 80, 40, family_wise=True)[0] <= 0.1
+
+
+def test_docs_say_how_often_twice_the_limit_passes_at_eight_images() -> None:
+    """docs/ci.md: a deviation of twice the limit passes in 76 % of runs of 8 images; where it is to prove, in 0.1 %."""
+    assert 1 - crossings(0.5, 8, 1, 200)[1] > 0.5
+    assert 1 - crossings(0.5, 8, 1, 200, prove=True)[1] < 0.06
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "0.0", True, None])
@@ -84,8 +289,10 @@ def test_what_is_no_finite_number_in_a_file_does_not_hold(value: Any) -> None:
 
 
 def test_a_broken_lower_end_does_not_open_the_gate() -> None:
-    assert one(replace(cell(2.0), low=math.nan), at_most(1)).crossed
-    assert one(replace(cell(2.0), low=-math.inf), at_most(1)).crossed
+    for broken in ("", math.nan, -math.inf):
+        judged = one(replace(cell(2.0), low=broken), at_most(1))  # type: ignore[arg-type]
+        assert (judged.outcome, judged.crossed) == ("no value", True)
+        assert judged.message.endswith("has no value to hold against 1: its interval is no finite number in the file")
 
 
 def test_calibrated_values_have_ends_of_their_own() -> None:
@@ -103,6 +310,8 @@ def test_a_network_that_cannot_be_calibrated_crosses_with_the_reason() -> None:
     assert judged.outcome == "no value"
     assert judged.message.endswith("has no value to hold against 0.1: not calibrated: null − floor is 0")
     assert not one(result, at_most(0.1)).crossed  # its raw value is there
+    told = replace(result, calibrated_reason="insensitive: unrelated images are alike", reason=None)
+    assert one(told, at_most(0.1, on="calibrated")).reason == "insensitive: unrelated images are alike"
 
 
 def test_a_failed_cell_crosses_what_is_for_it_and_is_told_apart_where_nothing_is() -> None:
@@ -299,10 +508,19 @@ def test_thresholds_of_a_suite_without_its_models() -> None:
     model = "digits*"
     group = "C8"
     data = "*.parquet"
+    [[thresholds]]
+    variant = "latent-l2"
+    below = 0.2
+    prove = true
+    family_wise = true
     """
     found = suite_thresholds(text, "suite.toml")
     everything = {"tap": "block*", "model": "digits*", "group": "C8", "data": "*.parquet"}
-    assert found.thresholds == (at_most(0.05), worse_by(0.02, "channelwise", on="calibrated", **everything))
+    assert found.thresholds == (
+        at_most(0.05),
+        worse_by(0.02, "channelwise", on="calibrated", **everything),
+        at_least(0.2, "latent-l2", prove=True, family_wise=True),
+    )
     assert (found.baseline, found.root) == ("old", "..")
     assert suite_thresholds("", "suite.toml") == ((), None, None)
 
@@ -311,7 +529,7 @@ def test_thresholds_of_a_suite_without_its_models() -> None:
     ("table", "said"),
     [
         ("above = 1", "suite.toml: thresholds[0].variant: expected a text, got nothing"),
-        ("variant = 'softmax'", "thresholds[0]: expected above or worse_by, one of them, got neither"),
+        ("variant = 'softmax'", "thresholds[0]: expected above, below or worse_by, one of them, got none"),
         ("variant = 'softmax'\nabove = 1\nworse_by = 1", "one of them, got above and worse_by"),
         ("variant = 'softmax'\nabove = nan", "thresholds[0].above: expected a number, got nan"),
         ("variant = 'softmax'\nabove = true", "thresholds[0].above: expected a number, got True"),
@@ -321,6 +539,13 @@ def test_thresholds_of_a_suite_without_its_models() -> None:
         (
             "variant = 'softmax'\nabove = 1\non = 'calibrate'",
             "thresholds[0].on: unknown word 'calibrate': did you mean",
+        ),
+        ("variant = 'softmax'\nbelow = 1\nworse_by = 1", "one of them, got below and worse_by"),
+        ("variant = 'softmax'\nbelow = true", "thresholds[0].below: expected a number, got True"),
+        ("variant = 'softmax'\nabove = 1\nprove = 1", "thresholds[0].prove: expected true or false, got 1"),
+        (
+            "variant = 'softmax'\nabove = 1\nfamily_wise = 'yes'",
+            "thresholds[0].family_wise: expected true or false, got 'yes'",
         ),
         ("variant = 'softmax'\nabove = 1\ntap = 3", "thresholds[0].tap: expected a text, got 3"),
     ],
@@ -410,6 +635,9 @@ def test_an_uncalibrated_baseline() -> None:
     new = cell(0.1, calibrated=0.1, calibrated_low=0.1, calibrated_high=0.1)
     judged = against(new, cell(reason="not calibrated: x"), threshold=worse_by(0.02, on="calibrated"))
     assert judged.message.endswith("the baseline has no calibrated value: not calibrated: x")
+    old = cell(calibrated_reason="floor above null: x")
+    judged = against(new, old, threshold=worse_by(0.02, on="calibrated"))
+    assert judged.message.endswith("the baseline has no calibrated value: floor above null: x")
 
 
 def test_repeated_measurements_of_a_baseline() -> None:
@@ -459,7 +687,7 @@ def test_the_deviation_above_the_optimum_is_compared_not_the_value() -> None:
 
 def test_without_tables_the_intervals_are_independent() -> None:
     new, old = cell(0.30, 0.25, 0.37), cell(0.20, 0.17, 0.24)
-    judged = against(new, old, threshold=worse_by(0.1))
+    judged = against(new, replace(old, key="old"), threshold=worse_by(0.1))
     # MOVER, Zou & Donner (2008): the one's lower and the other's upper margin
     worse = 0.30 - 1.1 * 0.20
     low = worse - math.sqrt(0.05**2 + (1.1 * 0.04) ** 2)
@@ -469,7 +697,7 @@ def test_without_tables_the_intervals_are_independent() -> None:
     assert judged.low == pytest.approx(0.22 + low)
     assert judged.high == pytest.approx(0.22 + high)
     assert judged.outcome == "crossed"
-    assert against(new, old, threshold=worse_by(0.2)).outcome == "holds"
+    assert against(new, old, threshold=worse_by(0.2)).outcome == "undecided"
 
 
 def test_a_perfect_baseline_and_rounding() -> None:
@@ -487,20 +715,6 @@ def test_a_perfect_baseline_and_rounding() -> None:
     assert against(cell(5e-6, calibrated=5e-3, **larger), zero, threshold=on).outcome == "crossed"
 
 
-def hall(statistic: Array, value: float, level: float) -> tuple[float, float]:
-    """The interval from leave-one-out values (n,), written from the formulas alone."""
-    n = len(statistic)
-    u = value - statistic
-    variance = (n - 1) / n * sum(x * x for x in u)
-    skew = sum(x**3 for x in u) / variance**1.5
-    t = stats.t.ppf(0.5 + level / 2, n - 1)
-
-    def inverse(y: float) -> float:
-        return float(3 / skew * (np.cbrt(1 + skew * (y - skew / 6)) - 1))
-
-    return value - math.sqrt(variance) * inverse(t), value - math.sqrt(variance) * inverse(-t)
-
-
 @pytest.mark.parametrize("worse", [0.0, 0.02, 0.3])
 def test_paired_intervals_are_the_jackknife_of_the_difference(tmp_path: Path, worse: float) -> None:
     rng = np.random.default_rng(3)
@@ -510,13 +724,16 @@ def test_paired_intervals_are_the_jackknife_of_the_difference(tmp_path: Path, wo
     [judged] = judge(new.results, [worse_by(worse)], baseline=old, current=new).judged
     theta = np.mean(a) - (1 + worse) * np.mean(b)
     without = np.array([np.mean(np.delete(a, i)) - (1 + worse) * np.mean(np.delete(b, i)) for i in range(40)])
-    low, high = hall(without, float(theta), 0.95)
+    # the interval of leave-one-out changes is tested beside comparisons, which it is the same of
+    names = tuple(f"{i:04d}" for i in range(40))
+    expected = hull(Change.of(float(theta), names, theta - without, np.ones(40)), 0.95, 40)
+    low, high = float(expected.low or 0), float(expected.high or 0)
     limit = (1 + worse) * np.mean(b)
     assert judged.paired is True
     assert judged.limit == pytest.approx(limit)
     assert judged.low == pytest.approx(limit + low)
     assert judged.high == pytest.approx(limit + high)
-    assert judged.outcome == ("crossed" if low > 1e-6 else "holds")
+    assert judged.outcome == ("crossed" if low > 1e-6 else "holds" if high <= 1e-6 else "undecided")
     assert judged.message.endswith("(paired)")
 
 
@@ -551,13 +768,13 @@ def test_a_normalised_value_is_paired_through_its_spread() -> None:
 def test_calibrated_values_are_paired_by_their_own_changes(tmp_path: Path) -> None:
     rng = np.random.default_rng(8)
     moved = {f"image {i:04d}": v for i, v in enumerate(rng.normal(0, 0.01, 20))}
-    new = with_calibrated(measured(np.full(20, 0.4)), moved, 0.5)
-    old = with_calibrated(measured(np.full(20, 0.4)), {k: 0.9 * v for k, v in moved.items()}, 0.4)
+    new = with_calibrated(measured(np.full(20, 0.4), "new"), moved, 0.5)
+    old = with_calibrated(measured(np.full(20, 0.4), "old"), {k: 0.9 * v for k, v in moved.items()}, 0.4)
     on = worse_by(0.05, on="calibrated")
     here, there = folder_of(tmp_path / "new", [new]), folder_of(tmp_path / "old", [old])
     [judged] = judge(here.results, [on], baseline=there, current=here).judged
     changes = np.array(list(moved.values())) * (1 - 1.05 * 0.9)
-    expected = interval(Change.of(0.5 - 1.05 * 0.4, tuple(moved), changes, np.ones(20)), 0.95, 20)
+    expected = hull(Change.of(0.5 - 1.05 * 0.4, tuple(moved), changes, np.ones(20)), 0.95, 20)
     assert judged.paired
     assert judged.low == pytest.approx(1.05 * 0.4 + (expected.low or 0))
     assert judged.crossed
@@ -578,7 +795,7 @@ def test_pairs_tell_what_independent_intervals_do_not(tmp_path: Path) -> None:
     threshold = worse_by(0.02)
     [paired] = judge(new.results, [threshold], baseline=old, current=new).judged
     [apart] = judge(new.results, [threshold], baseline=old).judged
-    assert (paired.outcome, apart.outcome) == ("crossed", "holds")
+    assert (paired.outcome, apart.outcome) == ("crossed", "undecided")
     assert (paired.paired, apart.paired) == (True, False)
     bare = folder_of(tmp_path / "bare", [measured(a)], tables=False)
     [without] = judge(new.results, [threshold], baseline=bare, current=new).judged
@@ -591,7 +808,7 @@ def test_images_of_other_names_are_not_paired(tmp_path: Path) -> None:
     others = tuple(f"other {i}" for i in range(30))
     renamed = replace(tables, deviations=replace(tables.deviations, ids=others))
     new = folder_of(tmp_path / "new", [(result, tables)])
-    old = folder_of(tmp_path / "old", [(result, renamed)])
+    old = folder_of(tmp_path / "old", [(replace(result, key="another"), renamed)])
     [judged] = judge(new.results, [worse_by(0.0)], baseline=old, current=new).judged
     assert judged.paired is False
     assert (judged.low or 0) < (judged.observed or 0)
@@ -605,15 +822,15 @@ def test_noise_flips_few_releases_and_real_change_is_seen() -> None:
         image = rng.gamma(4, 0.05, 40)
         for factor in crossed:
             a, b = (image * rng.lognormal(-0.02, 0.2, 40) for _ in range(2))
-            rows = [measured(a * factor), measured(b)]
+            rows = [measured(x, "net/scores/softmax/C8/digits.parquet") for x in (a * factor, b)]
             new, old = ({"files": {("net/scores/softmax/C8/digits.parquet", "net"): t}} for _, t in rows)
             here = Collection("new", (rows[0][0],), **new)  # type: ignore[arg-type]
             there = Collection("old", (rows[1][0],), **old)  # type: ignore[arg-type]
             [judged] = judge(here.results, [worse_by(0.0)], baseline=there, current=here).judged
             assert judged.paired
             crossed[factor] += judged.crossed
-    assert 2 <= crossed[1.0] <= 20  # 2.5 % of 400 is 10
-    assert crossed[1.3] >= 380
+    assert crossed[1.0] <= 20  # at most 2.5 % of 400, which is 10
+    assert crossed[1.3] >= 360
 
 
 # --- for other programs -----------------------------------------------------------------------------------------

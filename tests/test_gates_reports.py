@@ -62,7 +62,7 @@ def test_the_summary_of_a_closed_gate() -> None:
     assert lines[0] == (
         "gate: 2 of 3 cross their threshold (1 for want of a value); 1 failed cell that no threshold is for"
     )
-    assert lines[1].split() == ["model", "group", "tap", "variant", "is", "at", "least", "limit"]
+    assert lines[1].split() == ["model", "group", "tap", "variant", "is", "judged", "at", "limit"]
     assert lines[3].split() == ["b", "C8", "one", "softmax", "–", "–", "0.500", "no", "value", "(1)"]
     assert lines[4].split() == ["a", "C8", "one", "softmax", "0.900", "0.800", "0.500", "crossed"]
     assert lines[5:] == ["(1) zero spread", "(2) the file is gone"]

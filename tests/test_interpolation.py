@@ -38,7 +38,6 @@ from geed_onnx.actions import (
     input_action,
     interpolated,
     interpolation_of,
-    masked,
     orbit_of,
     output_action,
     parse_declared,
@@ -279,26 +278,6 @@ def test_the_kernel_is_a_subgroup_of_elements_that_do_nothing(case: str) -> None
     }  # fmt: skip
     assert factors == kernel
     assert kernel == still or "nearest" in case
-
-
-@every_case
-def test_law_defect_is_the_worst_pair_on_noise(case: str) -> None:
-    action = CASES[case]
-    if isinstance(action, JointAction):
-        assert action.law_defect == max(p.law_defect for p in parts_of(action))
-        return
-    rng, group = np.random.default_rng(0), action.group
-    if isinstance(action, DiscAction):
-        noise = masked(rng.standard_normal((1, *action.shape)), True)
-    else:
-        action = input_action(group, (1, *action.shape[-2:]), interpolation_of(case.split()[0]))
-        noise = rng.standard_normal((1, *action.shape))
-    worst = 0.0
-    for g, h in itertools.product(group.elements, repeat=2):
-        direct = action(group.product(g, h), noise)
-        error, size = np.linalg.norm(action(g, action(h, noise)) - direct), np.linalg.norm(direct)
-        worst = max(worst, float(error / size) if size else 0.0)
-    assert CASES[case].law_defect == pytest.approx(worst, rel=1e-9)
 
 
 @every_case

@@ -50,6 +50,7 @@ def test_a_family_is_a_mean_with_students_interval() -> None:
         assert m.estimate is not None
         assert (m.estimate.value, m.estimate.low, m.estimate.high) == pytest.approx((own.mean(), low, high), rel=1e-12)
         assert (m.models, m.of, m.reason, m.estimate.n) == (5, 5, None, 5)
+        assert m.estimate.method.endswith("on one set of images: nothing is said of other images")
         assert (m.data, m.uri, m.group, m.tap, m.kind) == ("images", "images/", "C4", "block1", "map")
         assert (m.variant, m.samples, m.seed, m.mask, m.interpolation) == ("channelwise", 8, 0, False, "bilinear")
         assert m.optimum == (-1.0 if m.on == "value" else None)
@@ -89,7 +90,7 @@ def test_checkpoints_without_a_family_are_one_line() -> None:
 
 
 SETTINGS: list[dict[str, Any]] = [
-    {"data": "others/"}, {"group": "C8", "order": 8}, {"samples": 20}, {"seed": 1}, {"level": 0.9},
+    {"data": "others/"}, {"group": "C8", "order": 8}, {"samples": 20}, {"seed": 1}, {"level": 0.9}, {"units": 4},
     {"tap": "block2"}, {"variant": "map:pixels:l2"}, {"step": 5},
 ]  # fmt: skip
 
@@ -136,12 +137,15 @@ def test_numbers_of_points_of_m_are_told_apart_and_the_rest_stays_one() -> None:
 
 def test_what_some_models_lack_is_said() -> None:
     rows = [model("cnn", s) for s in range(3)]
-    rows[1] = replace(rows[1], calibrated=None, calibrated_low=None, calibrated_high=None, reason="not told from 0")
+    none = {"calibrated": None, "calibrated_low": None, "calibrated_high": None}
+    rows[1] = replace(rows[1], calibrated_reason="not told from 0", **none)
     value, calibrated = family_means(rows)
     assert (value.models, value.of, value.reason) == (3, 3, None)
     assert (calibrated.models, calibrated.of, calibrated.reason) == (2, 3, "cnn 1: not told from 0")
-    none = family_means([replace(r, calibrated=None, reason="blind") for r in rows])[1]
-    assert (none.estimate, none.models, none.of, none.reason) == (None, 0, 3, "cnn 0: blind")
+    for field in ("calibrated_reason", "reason"):  # the one of lines that had no other
+        blind = [replace(r, calibrated=None, **{"calibrated_reason": None, field: "blind"}) for r in rows]
+        found = family_means(blind)[1]
+        assert (found.estimate, found.models, found.of, found.reason) == (None, 0, 3, "cnn 0: blind")
 
 
 def test_models_that_differ_not_by_chance_are_no_family() -> None:

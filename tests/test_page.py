@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from page_results import collection, failed, many, result
+from page_results import before, collection, failed, many, result, untrained
 from scipy import stats
 
 from geed_onnx.errors import DataError, GeedError, UsageError
 from geed_onnx.gates import Threshold, judge
 from geed_onnx.reports.page import Section, page_html, write_page
 from geed_onnx.reports.page.contents import contents_of
-from geed_onnx.reports.page.elements import elements_of
+from geed_onnx.reports.page.elements import calibrated_by_element, elements_of
 from geed_onnx.reports.page.families import mean_of
 from geed_onnx.reports.page.payload import as_json, payload
 from geed_onnx.reports.page.slots import merged, slots_of
@@ -129,12 +129,15 @@ def test_a_family_is_the_mean_with_t_over_its_models() -> None:
 
 
 def test_a_family_says_how_many_have_the_number_and_why_none_has() -> None:
-    none = {"calibrated": None, "calibrated_low": None, "calibrated_high": None, "reason": "insensitive"}
-    found = mean_of([result(value=-0.5), result(value=None, **none)])
+    none = {"calibrated": None, "calibrated_low": None, "calibrated_high": None}
+    found = mean_of([result(value=-0.5), result(value=None, reason="zero spread", **none)])
     assert (found.models, found.of, found.value, found.low) == (1, 2, -0.5, None)
-    found = mean_of([result(**none), result(**none)])
-    assert found.calibrated is None
-    assert found.reason == "no model of the family has it; the first says: insensitive"
+    flat = result(calibrated_reason="insensitive: …", **none)
+    for rows in ([flat, flat], [before(flat), before(flat)]):
+        found = mean_of(rows)
+        assert found.calibrated is None
+        assert (found.value, found.reason) == (-0.7, None)
+        assert found.why_uncalibrated == "no model of the family has it; the first says: insensitive: …"
 
 
 def test_families_checkpoints_and_runs() -> None:
@@ -223,6 +226,8 @@ def test_files_of_one_name_keep_their_paths() -> None:
         ({"value": True}, "value is True; expected a number or null"),
         ({"level": None}, "level is None; expected a number"),
         ({"per_element": ("a",)}, "per_element is ('a',); expected a list of numbers"),
+        ({"null_per_element": (0.5,)}, "null_per_element is (0.5,); expected 4 numbers, as many as in per_element"),
+        ({"units": "3"}, "units is '3'; expected a whole number or null"),
         ({"group": 8}, "name is 8; expected a text"),
         ({"variant": 3}, "variant is 3; expected a text"),
         ({"samples": "8"}, "samples is '8'; expected a whole number"),
@@ -252,6 +257,74 @@ def test_elements_have_names_and_rotations_angles() -> None:
     assert elements_of("flip", 2).names == ("0°", "flip")
     assert elements_of("T2", 4).names == ("0°", "roll 0,1/2", "roll 1/2,0", "roll 1/2,1/2")
     assert elements_of("S3@channel", 6).names[1] == "order 0-2-1"
+
+
+@pytest.mark.parametrize(("group", "order"), [("flip", 2), ("C4", 4), ("C8", 8)])
+def test_a_network_without_symmetry_reads_one_at_every_element_and_the_identity_is_left_out(
+    group: str, order: int
+) -> None:
+    """Against the null of all elements, of which the identity's is at the optimum, it would read |G|/(|G| − 1)."""
+    r = untrained(order, group)
+    assert r.floor is not None
+    assert r.null is not None
+    assert r.per_element is not None
+    assert (r.per_element[1] - r.floor) / (r.null - r.floor) == pytest.approx(order / (order - 1))
+    assert calibrated_by_element(r) == pytest.approx((None, *[1.0] * (order - 1)))
+
+
+def test_each_element_stands_between_its_own_floor_and_null() -> None:
+    # exact elements at the optimum, resampled ones a third of the way from their floor to their null
+    r = result(per_element=(-1.0, -0.8, -0.9, -0.8), floor_per_element=(-1.0, -0.9, -1.0, -0.9),
+               null_per_element=(-1.0, -0.6, -0.5, -0.6))  # fmt: skip
+    assert calibrated_by_element(r) == pytest.approx((None, 1 / 3, 0.2, 1 / 3))
+    # the identity of a trivial action has a null of its own, and is there
+    assert calibrated_by_element(result(per_element=(-0.69,) * 4)) == pytest.approx((0.5,) * 4)
+    # a null that is above its floor by rounding, or below it, is none
+    rounded = replace(r, null_per_element=(-1.0 + 1e-15, -0.6, -1.1, -0.6))
+    assert calibrated_by_element(rounded) == pytest.approx((None, 1 / 3, None, 1 / 3))
+    assert calibrated_by_element(before(r)) is calibrated_by_element(replace(r, calibrated=None)) is None
+
+
+def test_where_it_breaks_is_told_against_each_elements_own_floor() -> None:
+    # 90° deviates most, and all of it is resampling; 180° is what the network does
+    r = result(per_element=(-1.0, -0.6, -0.7, -1.0), floor_per_element=(-1.0, -0.6, -1.0, -1.0),
+               null_per_element=(-1.0, -0.5, -0.5, -0.5), tap="a")  # fmt: skip
+    found = page(r, before(replace(r, tap={**r.tap, "name": "b"}))).data()
+    [worst] = [c["values"] for c in found["columns"] if c["key"] == "worst_element"]
+    assert [found["texts"][i] for i in worst] == ["180°", "90°"]
+    assert found["cells"]["calibrated_by_element"] == [[None, 0.0, 0.6, 0.0], None]
+    assert found["cells"]["null_per_element"] == [[-1.0, -0.5, -0.5, -0.5], None]
+
+
+def test_a_familys_profile_is_the_mean_of_its_models_profiles() -> None:
+    rows = [untrained(4, "C4"), result(per_element=(-1.0, -0.8, -0.9, -0.8), floor_per_element=(-1.0,) * 4,
+                                       null_per_element=(-1.0, -0.6, -0.5, -0.6))]  # fmt: skip
+    found = mean_of(rows)
+    assert found.calibrated_by_element == pytest.approx((None, 0.75, 0.6, 0.75))
+    assert found.null_per_element == pytest.approx((-1.0, -0.55, -0.5, -0.55))
+    # what only one of them knows is its own
+    assert mean_of([before(rows[0]), rows[1]]).calibrated_by_element == calibrated_by_element(rows[1])
+
+
+def test_the_disc_and_clusters_are_said_and_stand_apart() -> None:
+    plain, disc, grouped = result(), replace(result(), data={**result().data, "mask": "disc"}), result(units=3)
+    assert [c.label for c in contents_of([plain, disc, grouped]).contexts] == [
+        "C4 on 8 images of images",
+        "C4 on 8 images of images, inside the inscribed disc",
+        "C4 on 3 clusters (8 images) of images",
+    ]
+    assert "on 8 images of images, inside the inscribed disc." in page(disc).text
+    assert "some of it inside the inscribed disc" in page(plain, disc).text
+    assert "height 8, width 8, inside the inscribed disc" in page(disc).text
+    text = page(grouped).text
+    assert "on 3 clusters (8 images) of images." in text
+    assert "95 % interval over clusters" in text
+    assert "95 % interval over images" in page(plain).text
+
+
+def test_an_open_end_is_said() -> None:
+    assert "– for an end of an interval: no upper end: no variance" in page(result(high=None)).text
+    assert "no upper end" not in page(result()).text
 
 
 @pytest.mark.parametrize(("name", "order"), [("nobody", 3), ("C4", 3), ("C9999999999", 3), ("<b>", 3)])
@@ -286,7 +359,7 @@ def test_the_verdict_stands_at_the_top() -> None:
     limits = [Threshold("channelwise", -0.5), Threshold("channelwise", 0.9, on="calibrated", tap="block1")]
     verdict = judge(rows, limits)
     text = page(*rows, verdict=verdict).text
-    assert "✕ 1 of 2 thresholds is crossed. 1 of 4 numbers lie above" in text
+    assert "✕ 1 of 2 thresholds is crossed. 1 of 4 numbers lie beyond" in text
     assert "channelwise at most -0.5" in text
     assert "calibrated channelwise at most 0.9, tap block1" in text
     assert "What crossed" in text
@@ -301,12 +374,18 @@ def test_the_verdict_stands_at_the_top() -> None:
 
 
 def test_what_has_no_number_is_said_with_its_reason() -> None:
-    flat = replace(result(tap="scores"), calibrated=None, reason="an insensitive network")
-    rows = [flat, failed(name="a", path="a"), failed(name="b", path="b"), result()]
+    flat = replace(result(tap="scores"), calibrated=None, calibrated_reason="an insensitive network")
+    old = before(replace(flat, tap={**flat.tap, "name": "old"}))
+    rows = [flat, old, failed(name="a", path="a"), failed(name="b", path="b"), result()]
     text = page(*rows).text
-    assert "✕ 2 of 4 cells failed." in text
+    assert "✕ 2 of 5 cells failed." in text
     assert "failed 2 the model does not run: no such file a: all taps, b: all taps" in text
-    assert "not calibrated 1 an insensitive network one: scores" in text
+    assert "not calibrated 2 an insensitive network one: scores, one: old" in text
+    columns = {c["key"]: c for c in page(*rows).data()["columns"]}
+    assert [columns["reason"]["values"][i] for i in (0, 1, 4)] == [None] * 3
+    assert columns["calibrated_reason"]["values"][0] == columns["calibrated_reason"]["values"][1] is not None
+    assert columns["reason"]["shown"]
+    assert columns["calibrated_reason"]["shown"]
 
 
 def test_provenance_has_hashes_versions_run_and_suite() -> None:

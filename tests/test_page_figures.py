@@ -10,11 +10,12 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from page_results import collection, failed, many, result
+from page_results import before, collection, failed, many, result, untrained
 
 from geed_onnx.errors import UsageError
 from geed_onnx.reports.figures import View, write_figures
 from geed_onnx.reports.figures.families import family_drawings
+from geed_onnx.reports.figures.networks import DRAWINGS
 from geed_onnx.reports.means import family_means
 from geed_onnx.reports.page.contents import contents_of
 from geed_onnx.results import Result
@@ -146,6 +147,51 @@ def test_what_is_drawn_are_the_means_with_their_intervals() -> None:
             corners = {(float(x), float(y)) for x, y in band.get_paths()[0].vertices}
             assert {(x, e.low) for x, e in zip((0, 100, 200), means, strict=True) if e} <= corners
             assert {(x, e.high) for x, e in zip((0, 100, 200), means, strict=True) if e} <= corners
+
+
+def test_the_interval_of_a_family_says_that_it_is_over_models_alone() -> None:
+    several = family("cnn", (0, 100))
+    said = "over the models of a family, which all saw the same images; it says nothing of other images"
+    [drawing] = family_drawings(contents_of(several))
+    assert drawing.draw().get_supxlabel() == f"band: {said}"
+    [bars] = family_drawings(contents_of([r for d in "xy" for r in family("cnn", data=d)]))
+    assert bars.draw().get_supxlabel() == f"error bar: {said}"
+    alone = [result(name=f"solo {s}", path=f"solo-{s}.onnx", family="solo", model_seed=0, step=s) for s in (0, 100)]
+    [drawing] = family_drawings(contents_of(several + alone))
+    assert drawing.draw().get_supxlabel() == f"band: {said}; of a single model over images"
+    [drawing] = family_drawings(contents_of(alone))
+    assert drawing.draw().get_supxlabel() == ""
+
+
+def profile(*rows: Result) -> Any:
+    return DRAWINGS["profile"](View(contents_of(rows), 0))
+
+
+def test_bars_by_element_stand_at_one_where_unrelated_images_do() -> None:
+    [axes] = profile(untrained()).axes
+    # the identity, at which nothing can deviate, has no bar
+    assert [(round(bar.get_x() + bar.get_width() / 2), bar.get_height()) for bar in axes.patches] == [(1, 1.0)]
+    assert [line.get_ydata()[0] for line in axes.lines] == [0.0, 1.0]
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["0°", "flip"]
+
+
+def test_the_ring_by_element_is_broken_where_there_is_nothing_to_compare_with() -> None:
+    [axes] = profile(untrained(8, "C8")).axes
+    values, floor, null = (line.get_ydata() for line in axes.lines)
+    assert np.array_equal(np.isnan(values), [True, *[False] * 7, True])
+    assert values[1:8].tolist() == [1.0] * 7
+    assert (set(floor), set(null)) == ({0.0}, {1.0})
+
+
+def test_results_without_levels_by_element_are_drawn_raw_and_that_is_said() -> None:
+    old, new = before(untrained()), untrained(path="new.onnx", name="new")
+    first, second = profile(old, new).axes
+    assert [bar.get_height() for bar in first.patches] == [0.0, 0.5]
+    # the null over all elements is half of what unrelated images have at the flip: it is no line here
+    assert not first.lines
+    assert "above the optimum, not calibrated" in first.get_title()
+    assert [bar.get_height() for bar in second.patches] == [1.0]
+    assert second.get_title() == "new"
 
 
 def test_bars_stand_on_the_optimum_and_hold_the_means() -> None:

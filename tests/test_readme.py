@@ -100,8 +100,8 @@ def test_the_networks_side_by_side_are_the_demos(desk: Path) -> None:
     shown = TEXT.split("<!-- demo-side-by-side:start -->")[1].split("<!-- demo-side-by-side:end -->")[0]
 
     def rows(text: str) -> list[tuple[str, list[float | None]]]:
-        found = re.findall(r"^(\S.*?) {2,}((?: *(?:-?\d[\d.e-]*|–))+)$", text, re.MULTILINE)
-        return [(name, [None if n == "–" else float(n) for n in numbers.split()]) for name, numbers in found]
+        found = re.findall(r"^(\S.*?) {2,}((?: *(?:-?\d[\d.e-]*|–(?:\(\d+\))?))+)$", text, re.MULTILINE)
+        return [(name, [None if n.startswith("–") else float(n) for n in numbers.split()]) for name, numbers in found]
 
     networks = rows(shown)
     assert len(networks) == 18  # calibrated and raw

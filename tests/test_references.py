@@ -1,4 +1,4 @@
-"""Floor, null and both jackknives held against tests/oracle.py to 1e-9: one network of NumPy, so that nothing rounds."""
+"""Floor, null and both jackknives against tests/oracle.py to 1e-9: one network of NumPy, so that nothing rounds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = 3
 
 
 def network(x: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-    """Maps (B, 4, H, W), features (B, 6), scores (B, 4) of images (B, 1, H, W); image by image, so that no sum moves."""
+    """Maps (B, 4, H, W), features (B, 6), scores (B, 4) of images (B, 1, H, W), one after the other."""
     rng = np.random.default_rng(1)
     kernel, mix, heads = rng.normal(size=(4, 3, 3)), rng.normal(size=(4, 6)), rng.normal(size=(6, 4))
     maps, features, scores = [], [], []
@@ -134,7 +134,9 @@ def test_levels_and_jackknives_agree_with_the_slow_ones(case: Case) -> None:
             assert without.keys() == slow.keys(), where
             for name, value in slow.items():
                 got = without[name]
-                assert math.isclose(got, value, rel_tol=1e-9, abs_tol=1e-10) or (math.isnan(got) and math.isnan(value)), (
+                assert math.isclose(got, value, rel_tol=1e-9, abs_tol=1e-10) or (
+                    math.isnan(got) and math.isnan(value)
+                ), (
                     where,
                     which,
                     name,

@@ -57,6 +57,7 @@ IN_PARTS = replace(
 )
 
 numbers = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+rows = st.lists(st.floats(allow_nan=False, allow_infinity=False)).map(tuple)
 texts = st.text(st.characters(exclude_categories=["Cs"]))  # a lone surrogate is no text
 
 
@@ -66,9 +67,11 @@ def any_result(draw: st.DrawFn) -> Result:
     return replace(
         A_RESULT,
         **{name: draw(numbers) for name in names},
-        per_element=draw(st.none() | st.lists(st.floats(allow_nan=False, allow_infinity=False)).map(tuple)),
         notes=tuple(draw(st.lists(texts))),
         reason=draw(st.none() | texts),
+        calibrated_reason=draw(st.none() | texts),
+        **{name: draw(st.none() | rows) for name in ("per_element", "floor_per_element", "null_per_element")},
+        units=draw(st.none() | st.integers(1, 500)),
         tap={"name": draw(texts), "shape": draw(st.lists(st.integers(0, 9)))},
         seed=draw(st.integers()),
         logits=draw(st.none() | st.booleans()),
@@ -136,8 +139,19 @@ def test_the_line_is_the_contract() -> None:
 
 def test_a_line_of_before_there_were_parts_is_read() -> None:
     record = json.loads(A_RESULT.to_json())
-    assert record.pop("parts") is None
+    for later in ("parts", "calibrated_reason", "floor_per_element", "null_per_element", "units"):
+        assert record.pop(later) is None
     assert from_json(json.dumps(record)) == A_RESULT
+
+
+def test_why_there_is_no_calibrated_value_is_told_whichever_field_holds_it() -> None:
+    none = replace(A_RESULT, calibrated=None)
+    assert replace(none, calibrated_reason="few images: 1").why_uncalibrated == "few images: 1"
+    # a line of before, and one without a value
+    assert replace(none, reason="not calibrated: …").why_uncalibrated == "not calibrated: …"
+    assert EMPTY.calibrated is not None
+    assert replace(EMPTY, calibrated=None).why_uncalibrated == "no reason"
+    assert replace(A_RESULT, calibrated=0.5, calibrated_reason="odd").why_uncalibrated is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, np.float64("nan")])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from engine_tools import SMALL_TAPS, noise, small_net
+from page_results import before, result
 
 from geed_onnx import Result, measure
 from geed_onnx.reports import print_side_by_side
@@ -15,7 +17,7 @@ from geed_onnx.reports import print_side_by_side
 Array = np.ndarray
 
 
-def results(scale: float) -> list[Result]:
+def measured(scale: float) -> list[Result]:
     def net(x: Array) -> dict[str, Array]:
         return {name: y * (scale if name == "latent" else 1) for name, y in small_net(x).items()}
 
@@ -28,7 +30,7 @@ def printed(networks: dict[str, list[Result]], width: int) -> str:
     return out.getvalue()
 
 
-NETWORKS = {"a network with a rather long name": results(1.0), "scores only": results(2.0)[-1:]}
+NETWORKS = {"a network with a rather long name": measured(1.0), "scores only": measured(2.0)[-1:]}
 
 
 @pytest.mark.parametrize("width", [160, 80, 60, 44, 30])
@@ -38,7 +40,7 @@ def test_a_narrow_table_leaves_columns_out_and_never_cuts_a_number(width: int) -
     whole = printed(NETWORKS, 160)
     numbers = set(re.findall(r"-?\d+\.\d+", whole))
     assert set(re.findall(r"-?\d+\.\d+", text)) <= numbers
-    tables = [line for line in text.splitlines() if not line.startswith(("calibrated", "raw", "left out"))]
+    tables = [line for line in text.splitlines() if not line.startswith(("calibrated", "raw", "left out", "("))]
     assert max(len(line) for line in tables) <= width
     gone = [line for line in text.splitlines() if line.startswith("left out for want of width: ")]
     assert bool(gone) == (width == 30)
@@ -52,12 +54,36 @@ def test_values_stand_under_their_headings_and_what_is_not_there_is_a_dash() -> 
     wanted = [by_variant[v].calibrated for v in ("channelwise", "latent-l2", "softmax")]
     assert any(v is not None for v in wanted)
     for word, value in zip(first.split()[-3:], wanted, strict=True):
-        assert word == "–" if value is None else float(word) == pytest.approx(value, abs=6e-4)
+        assert word == "–(1)" if value is None else float(word) == pytest.approx(value, abs=6e-4)
+    [reason] = [r.why_uncalibrated for v, r in by_variant.items() if r.calibrated is None and "cosine" not in v]
+    assert raw.splitlines()[-1] == f"(1) {reason}"
     assert other.split()[2:4] == ["–", "–"]
     assert float(other.split()[-1]) == pytest.approx(by_variant["softmax"].value, abs=6e-4)
     assert [line.split() for line in raw.splitlines() if line.startswith("network")] == [
         ["network", "map", "latent", "scores"]
     ]
+
+
+def test_a_dash_has_its_reason_and_each_reason_stands_once() -> None:
+    flat = result(tap="map", calibrated=None, calibrated_reason="insensitive: all alike")
+    none = result(tap="map", value=None, calibrated=None, reason="zero spread")
+    text = printed({"flat": [flat], "old": [before(flat)], "none": [none], "fine": [result(tap="map")]}, 100)
+    calibrated, raw = text.split("raw: ")
+    cells = {calibrated: ("–(1)", "–(1)", "–(2)", "0.500"), raw: ("-0.700", "-0.700", "–(2)", "-0.700")}
+    for table, wanted in cells.items():
+        rows = {line.split()[0]: line.split()[1] for line in table.splitlines() if len(line.split()) == 4}
+        assert tuple(rows[name] for name in ("flat", "old", "none", "fine")) == wanted
+    assert raw.splitlines()[-2:] == ["(1) insensitive: all alike", "(2) zero spread"]
+
+
+def test_the_disc_is_said_and_that_it_does_not_mix() -> None:
+    disc = result(data="x", tap="map")
+    disc = replace(disc, data={**disc.data, "mask": "disc"})
+    assert "latent and scores; inside the inscribed disc\n" in printed({"a": [disc], "b": [disc]}, 100)
+    assert "some inside the inscribed disc, others not, and these do not compare" in printed(
+        {"a": [disc], "b": [result(tap="map")]}, 100
+    )
+    assert "disc" not in printed({"b": [result()]}, 100)
 
 
 def test_names_are_shown_and_not_interpreted() -> None:

@@ -65,12 +65,13 @@ def test_the_smallest_suite_has_every_default(desk: Path) -> None:
         models=(ModelEntry("a.onnx", "a"),),
         data=(DataEntry("x.npz", "x"),),
         groups=("C8",),
-        samples=(50,),
+        samples=(None,),  # 50, or as many as there are
         seeds=(0,),
         measure=MeasureEntry(),
     )
     assert suite.path == "suite.toml"
-    assert [(j.model.name, j.data.name, j.group, j.samples, j.seed) for j in suite.jobs()] == [("a", "x", "C8", 50, 0)]
+    jobs = [(j.model.name, j.data.name, j.group, j.samples, j.seed) for j in suite.jobs()]
+    assert jobs == [("a", "x", "C8", None, 0)]
 
 
 def test_the_complete_example_of_the_documentation(desk: Path) -> None:
@@ -103,6 +104,7 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         taps=("features.7", "logits:probability"),
         acts={"logits": "permute:1:1,0"},
         declared_action=False,
+        scores={"logits": "logits"},
         input="image",
         layout="NHWC",
         constants={"temperature": 1.0, "mask": "exported/mask.npy"},
@@ -122,7 +124,8 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         DataEntry("hf:mnist:test", "mnist:test"),
     )
     assert suite.thresholds == (
-        Threshold("softmax", 0.05, on="calibrated", model="cnn *"),
+        Threshold("softmax", 0.05, on="calibrated", model="cnn *", prove=True),
+        Threshold("softmax", 0.001, on="calibrated", below=True, family_wise=True),
         # the name of a data set stands for the address that its results will have
         Threshold(
             "channelwise", 0.02, relative=True, tap="features*", model="released", group="C8", data="test.parquet"
@@ -547,6 +550,7 @@ MODELS = st.builds(
     taps=optional(st.sampled_from([("x",), ("a:map", "b*:vector", "c:0")])),
     acts=st.dictionaries(TEXTS, st.sampled_from(["trivial", "pixels+permute:1:1,0", "roll:1:-4"]), max_size=2),
     declared_action=st.booleans(),
+    scores=st.dictionaries(TEXTS, st.sampled_from(["logits", "probabilities"]), max_size=2),
     input=optional(TEXTS),
     layout=optional(st.sampled_from(["NCHW", "NHWC"])),
     constants=st.dictionaries(TEXTS, NUMBERS | st.just("k.npy"), max_size=2),

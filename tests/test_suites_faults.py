@@ -14,7 +14,7 @@ from geed_onnx.errors import UsageError
 from geed_onnx.suites import MISSING, Fault, SuiteError, load_suite, suite_toml
 
 GOOD = 'groups = ["C8"]\nmodels = ["a.onnx"]\ndata = "x.npz"\n'
-NAMES = "path, name, family, seed, step, taps, acts, declared_action, input, layout, constants, preprocessing"
+NAMES = "path, name, family, seed, step, taps, acts, declared_action, scores, input, layout, constants, preprocessing"
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +258,10 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
         "models[0].acts.x: 'roll:1:1;1' – C8 has 1 generator(s), so expected as many permutations separated by ';'"
         " (D<n>: rotation, then reflection), got 2",
     ),
+    "scores": (
+        {"model": 'scores = { out = "logit" }'},
+        "models[0].scores.out: 'logit' – unknown word for scores: did you mean 'logits'?",
+    ),
     "acts as text": (
         {"model": 'acts = "trivial"'},
         "models[0].acts: 'trivial' – expected a table of actions by tap, as in { logits = \"permute:1:1,0\" }",
@@ -286,7 +290,7 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "nothing near": (
         {"model": "zzz = 1"},
-        f"models[0].zzz: 1 – unknown key; known: {', '.join(sorted(NAMES.split(', ')))}",
+        f"models[0].zzz: 1 – unknown key; known: {', '.join(sorted(NAMES.split(', '))[:12])}, … (13 in all)",
     ),
     "size": (
         {"model": 'preprocessing = { size = "32by32" }'},
@@ -343,12 +347,29 @@ CASES: dict[str, tuple[dict[str, str], str]] = {
     # thresholds
     "no limit": (
         {"threshold": 'variant = "softmax"'},
-        "thresholds[0].above: missing – expected above = NUMBER, or worse_by = NUMBER with a baseline",
+        "thresholds[0].above: missing – expected above = NUMBER, below = NUMBER, or worse_by = NUMBER with a baseline",
     ),
     "two limits": (
         {"head": 'baseline = "base.jsonl"', "threshold": 'variant = "softmax"\nabove = 1\nworse_by = 0.1'},
         "thresholds[0].worse_by: 0.1 – above and worse_by in one threshold; give one, and another [[thresholds]] for"
         " the other",
+    ),
+    "both ways in one": (
+        {"threshold": 'variant = "softmax"\nabove = 1\nbelow = 0.1'},
+        "thresholds[0].below: 0.1 – above and below in one threshold; give one, and another [[thresholds]] for the"
+        " other",
+    ),
+    "a limit from below that is none": (
+        {"threshold": 'variant = "softmax"\nbelow = "0.1"'},
+        "thresholds[0].below: '0.1' – expected a finite number",
+    ),
+    "no flag to prove": (
+        {"threshold": 'variant = "softmax"\nabove = 1\nprove = "yes"'},
+        "thresholds[0].prove: 'yes' – expected true or false",
+    ),
+    "no flag of a family": (
+        {"threshold": 'variant = "softmax"\nabove = 1\nfamily_wise = 1'},
+        "thresholds[0].family_wise: 1 – expected true or false",
     ),
     "no baseline": (
         {"threshold": 'variant = "softmax"\nworse_by = 0.1'},

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
 from geed_onnx import variants as module
-from geed_onnx.actions import Action, GridAction, input_action, orbit_of, output_action
+from geed_onnx.actions import Action, ChannelAction, GridAction, input_action, on_logs, orbit_of, output_action
+from geed_onnx.actions.fields import Fields
 from geed_onnx.distances import distances
-from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.errors import ActionError, UnknownName, UsageError
 from geed_onnx.estimators import Deviations, normalisers, spread
-from geed_onnx.groups import parse_group
+from geed_onnx.groups import Group, parse_group
 from geed_onnx.variants import (
     KINDS,
-    as_probabilities,
     broken_orbit,
     deviations,
     floor_deviations,
     kernel_mean,
+    largest_value,
+    log_probabilities,
+    looks_doubtful,
     looks_like_probabilities,
+    missed,
     parse_variant,
+    range_of,
     variants,
 )
 
@@ -30,6 +37,11 @@ from geed_onnx.variants import (
 def features(order: int, shape: tuple[int, ...], batch: int = 3, seed: int = 0) -> list[np.ndarray]:
     """f(gx) of some network without symmetry: (batch, *shape) for every element."""
     return list(np.random.default_rng(seed).standard_normal((order, batch, *shape)))
+
+
+def Mixing(group: Group, shape: tuple[int, ...], images: tuple[np.ndarray, ...]) -> ChannelAction:
+    """ρ(g) as a matrix over the classes."""
+    return ChannelAction(group, shape, (Fields("matrix", 1, images),), np.arange(shape[0]), "mixing")
 
 
 # ---- f̂ -------------------------------------------------------------------------------------------------------------
@@ -102,9 +114,13 @@ def test_deviations_of_invariants(order: int, m: str) -> None:
     """Eq. (6): the trivial action, f̂ the mean of the raw features over the orbit."""
     group = parse_group(f"C{order}")
     elements = features(order, (6,))
+    action, distance = output_action("trivial", group, (6,)), distances[m]
     if m == "kl":
-        elements = [as_probabilities(e, logits=True) for e in elements]
-    found = deviations(elements, output_action("trivial", group, (6,)), distances[m])
+        logs = [log_probabilities(e, logits=True) for e in elements]
+        found, elements = deviations(logs, action, distance.in_logs()), [np.exp(e) for e in logs]
+        assert np.allclose(found, deviations(elements, action, distance), rtol=0, atol=1e-14)
+    else:
+        found = deviations(elements, action, distance)
     for b in range(3):
         centre = np.array([math.fsum(e[b, i] for e in elements) / order for i in range(6)])
         for g in range(order):
@@ -171,7 +187,7 @@ def test_deviations_do_not_depend_on_the_batch(spec: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["C8", "D8"])
-@pytest.mark.parametrize("m", ["channelwise-cosine", "channelwise-correlation"])
+@pytest.mark.parametrize("m", ["channelwise-cosine", "channelwise-correlation", "channelwise-weighted-cosine"])
 def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
     name: str, m: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -200,8 +216,9 @@ def test_softmax_is_the_jensen_shannon_divergence_of_the_orbit(name: str, classe
     """H(mean) − mean H, hence at most log min(|G|, classes)."""
     group = parse_group(name)
     variant = parse_variant("softmax")
-    elements = [as_probabilities(sharp * e, logits=True) for e in features(group.order, (classes,), batch=6)]
-    found = deviations(elements, output_action(variant.action, group, (classes,)), variant.m).mean(axis=1)
+    logs = [log_probabilities(sharp * e, logits=True) for e in features(group.order, (classes,), batch=6)]
+    found = deviations(logs, output_action(variant.action, group, (classes,)), variant.m).mean(axis=1)
+    elements = [np.exp(e) for e in logs]
     for b in range(6):
         middle = np.mean([e[b] for e in elements], axis=0)
         expected = entropy(middle) - sum(entropy(e[b]) for e in elements) / group.order
@@ -265,6 +282,42 @@ def test_latent_cosine_is_the_papers_value_and_its_bounded_twin() -> None:
         variant = parse_variant(name)
         mean = deviations(elements, output_action("trivial", group, (9,)), variant.m).mean()
         assert variant.scale.apply(mean, m) == pytest.approx(expected, rel=1e-12)
+
+
+def test_dead_channels_decide_nothing_where_channels_count_by_their_norm() -> None:
+    """Two channels that turn with the image, one of dust that does not, one of zeros."""
+    group = parse_group("C4")
+    action = output_action("pixels", group, (4, 5, 5))
+    rng = np.random.default_rng(9)
+    x = np.zeros((2, 4, 5, 5))
+    x[:, :2] = rng.standard_normal((2, 2, 5, 5))
+    elements = []
+    for g in group.elements:
+        moved = action(g, x).copy()
+        moved[:, 2] = 1e-7 * rng.standard_normal((2, 5, 5))
+        elements.append(moved)
+    plain = deviations(elements, action, parse_variant("channelwise").m)
+    weighted = deviations(elements, action, parse_variant("channelwise-weighted").m)
+    assert (plain[:, 1:] > -0.95).all()
+    assert np.abs(weighted + 1).max() < 1e-6
+
+
+def test_logarithms_are_moved_by_permutations_and_mixed_as_probabilities() -> None:
+    """ρ mixes classes 0 and 1 evenly at element 1: the logarithm of the mixture, −inf where nothing is mixed."""
+    group = parse_group("C2")
+    swap = output_action("permute:1:1,0,2", group, (3,))
+    assert on_logs(swap) is swap
+    assert on_logs(output_action("trivial", group, (3,))).kernel == (0, 1)
+
+    half = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+    mixing = on_logs(Mixing(group, (3,), (np.eye(3), half)))
+    p = np.array([[0.75, 0.25, 0.0]])
+    with np.errstate(divide="ignore"):
+        logs = np.log(p)
+    assert np.exp(mixing(1, logs)).tolist() == [[0.25, 0.75, 0.0]]
+    assert [np.exp(moved).tolist() for _, moved in mixing.orbit(logs)] == [p.tolist(), [[0.25, 0.75, 0.0]]]
+    with pytest.raises(ActionError, match=r"makes negative numbers .-1. of probabilities at element 1 of C2: give one"):
+        on_logs(Mixing(group, (3,), (np.eye(3), -half)))
 
 
 # ---- broken orbits -------------------------------------------------------------------------------------------------
@@ -394,7 +447,7 @@ def test_the_normaliser_may_be_left_out() -> None:
     [
         ("chanelwise", UnknownName, "unknown variant 'chanelwise': did you mean 'channelwise'"),
         ("latent", UnknownName, "unknown variant 'latent'.*latent-"),
-        ("", UnknownName, "unknown variant ''; known: channelwise, latent-cosine"),
+        ("", UnknownName, "unknown variant ''; known: channelwise, channelwise-weighted, latent-cosine"),
         ("map:pixels", UsageError, r"expected KIND:ACTION:DISTANCE\[:NORMALISER\], as in map:pixels:relative-l2"),
         ("map:pixels:l2:none:none", UsageError, "expected KIND:ACTION:DISTANCE"),
         ("map:", UsageError, "expected KIND:ACTION:DISTANCE"),
@@ -429,21 +482,39 @@ def test_probabilities_are_told_from_logits() -> None:
     assert not looks_like_probabilities(p * 1.01)
     assert not looks_like_probabilities(np.array([[1.5, -0.5]]))  # sums to 1
     assert not looks_like_probabilities(np.stack([p[0], p[1] * 2]))  # one row is enough
-    assert looks_like_probabilities(np.full((1, 3000), 1 / 3000, dtype=np.float16), tolerance=1e-2)
+
+
+def test_what_may_be_rounded_probabilities_is_doubtful() -> None:
+    p = np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    assert not looks_doubtful(p)
+    for scaled in (0.91 * p, 0.998 * p, 1.002 * p, 1.09 * p):
+        assert looks_doubtful(scaled)
+        assert not looks_like_probabilities(scaled)
+    assert not looks_doubtful(0.89 * p)
+    assert not looks_doubtful(p + np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))  # one row whose sum is 2
+    assert not looks_doubtful(np.array([[1.01, 0.0], [0.5, 0.45]]))  # more than 1
+    assert not looks_doubtful(np.array([[-0.01, 1.0], [0.5, 0.45]]))
+    assert missed(0.91 * p) == pytest.approx(0.09)
 
 
 def test_logits_pass_through_a_float64_softmax() -> None:
     y = np.array([[1000.0, 999.0, -1000.0], [0.0, 0.0, 0.0]], dtype=np.float32)
-    soft = as_probabilities(y, logits=True)
-    assert soft.dtype == np.float64
+    logs = log_probabilities(y, logits=True)
+    assert logs.dtype == np.float64
     e = math.e
-    assert np.allclose(soft, [[e / (1 + e), 1 / (1 + e), 0.0], [1 / 3] * 3], rtol=1e-15, atol=0)
+    assert np.allclose(np.exp(logs), [[e / (1 + e), 1 / (1 + e), 0.0], [1 / 3] * 3], rtol=1e-15, atol=0)
+    assert logs[0, 2] == pytest.approx(-2000 - math.log(1 + 1 / e), rel=1e-15)
+    assert y[0, 0] == 1000  # what was given stays as it is
 
 
-def test_probabilities_are_made_to_sum_to_1_in_float64() -> None:
+def test_probabilities_are_clipped_and_made_to_sum_to_1_in_float64() -> None:
     p = np.random.default_rng(5).dirichlet(np.ones(9), size=6).astype(np.float16)
-    scaled = as_probabilities(p, logits=False)
-    assert scaled.dtype == np.float64
+    logs = log_probabilities(p, logits=False)
+    scaled = np.exp(logs)
+    assert logs.dtype == np.float64
+    clipped = log_probabilities(np.array([[-0.1, 0.3, 0.6]]), logits=False)
+    assert clipped[0, 0] == -np.inf
+    assert np.allclose(clipped[0, 1:], [-math.log(3), math.log(2 / 3)], rtol=1e-15)
     assert np.allclose(scaled.sum(axis=-1), 1.0, rtol=0, atol=1e-15)
     assert np.allclose(scaled, p, atol=2e-3)
 
@@ -454,3 +525,88 @@ def test_grid_actions_of_different_groups_are_told_apart() -> None:
     x = np.arange(16.0).reshape(1, 1, 4, 4)
     assert not np.array_equal(five[0](1, x), five[1](1, x))
     assert np.array_equal(five[0](1, x), five[1](2, x))
+
+
+# ---- how large one image's value can be ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "order", "classes", "largest"),
+    [
+        ("softmax", 8, 10, math.log(8)),
+        ("softmax", 24, 10, math.log(10)),
+        ("softmax", 8, None, math.inf),  # f̂ is no mean over the whole group: KL has no bound
+        ("probability:trivial:jensen-shannon", 24, 10, math.log(2)),
+        ("probability:trivial:disagreement", 8, 10, 1.0),
+        ("probability:trivial:total-variation", 8, 10, 1.0),
+        ("channelwise", 8, 64, 1.0),
+        ("latent-cosine-bounded", 8, 64, 1.0),
+        ("latent-l2", 8, 64, math.inf),
+    ],
+)
+def test_the_largest_value_of_an_image(name: str, order: int, classes: int | None, largest: float) -> None:
+    assert largest_value(parse_variant(name), order, classes) == pytest.approx(largest)
+
+
+def test_the_bound_of_kl_is_reached_and_not_passed() -> None:
+    """An orbit of n distributions that share nothing has KL(f(gx) ‖ f̂) = log n for every element."""
+    for order, classes in ((4, 4), (4, 9), (6, 3)):
+        orbit = np.eye(classes)[np.arange(order) % classes]
+        mean = orbit.mean(axis=0)
+        value = distances["kl"](orbit, np.broadcast_to(mean, orbit.shape)).mean()
+        assert value == pytest.approx(largest_value(variants["softmax"], order, classes))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        orbit = rng.dirichlet(np.full(5, 0.05), size=7)
+        value = distances["kl"](orbit, np.broadcast_to(orbit.mean(axis=0), orbit.shape)).mean()
+        assert value <= largest_value(variants["softmax"], 7, 5)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    variant: str
+    group: dict[str, Any]
+    tap: dict[str, Any]
+    spread: float | None = None
+    floor: float | None = None
+    null: float | None = None
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "calibrated"),
+    [
+        (
+            Recorded("softmax", {"order": 8}, {"shape": [10], "kernel": list(range(8))}, None, 0.0, 0.5),
+            (0.0, math.log(8)),
+            (0.0, 2 * math.log(8)),
+        ),
+        # classes that move: f̂ is f itself, and KL may be anything
+        (
+            Recorded("softmax", {"order": 8}, {"shape": [10], "kernel": [0]}, None, 0.0, 0.5),
+            (0.0, math.inf),
+            (0.0, math.inf),
+        ),
+        (Recorded("channelwise", {"order": 4}, {"shape": [3, 8, 8]}, None, -0.9, -0.4), (-1.0, 1.0), (-0.2, 3.8)),
+        # the bounded cosine: (1 + E)/(1 − M), E from −1 to 1
+        (
+            Recorded("latent-cosine-bounded", {"order": 4}, {"shape": [9]}, 0.5, 0.0, 1.0),
+            (0.0, 4.0),
+            (0.0, 4.0),
+        ),
+        # −c/M of centred features turns the scale over
+        (Recorded("latent-cosine", {"order": 4}, {"shape": [9]}, -0.5, None, None), (-2.0, 2.0), (-math.inf, math.inf)),
+        (Recorded("latent-l2", {"order": 4}, {"shape": [9]}, 2.0, 0.0, 0.7), (0.0, math.inf), (0.0, math.inf)),
+        (Recorded("latent-l2", {"order": 4}, {"shape": [9]}), (-math.inf, math.inf), (-math.inf, math.inf)),
+        (Recorded("of-a-plugin", {"order": 4}, {"shape": [9]}), (-math.inf, math.inf), (-math.inf, math.inf)),
+    ],
+)
+def test_the_range_of_one_images_number(cell: Recorded, value: Any, calibrated: Any) -> None:
+    assert range_of(cell, "value") == pytest.approx(value)
+    assert range_of(cell, "calibrated") == pytest.approx(calibrated)
+
+
+def test_which_optima_move() -> None:
+    moving = {name for name in variants if variants[name].optimum_moves}
+    assert moving == {"latent-cosine"}
+    assert parse_variant("vector:trivial:cosine:spread-l2").optimum_moves
+    assert not parse_variant("vector:trivial:l2:spread-l2").optimum_moves

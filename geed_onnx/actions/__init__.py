@@ -22,6 +22,7 @@ from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialActio
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
+from geed_onnx.actions.logarithms import LogAction, on_logs
 from geed_onnx.actions.masking import MASKS, DiscAction, Mask, mask_of, within, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
@@ -40,6 +41,7 @@ __all__ = [
     "GridAction",
     "Interpolation",
     "JointAction",
+    "LogAction",
     "Mask",
     "TrivialAction",
     "actions",
@@ -51,6 +53,7 @@ __all__ = [
     "mask_of",
     "masked",
     "motion_classes",
+    "on_logs",
     "orbit_of",
     "output_action",
     "parse_declared",

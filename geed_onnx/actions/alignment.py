@@ -1,8 +1,8 @@
 """ρ(g) = P_g R_t on a pixel grid, taken apart: so that f(gx) is lined up with one resampling R_t for all g of one turn.
 
-⟨f(gx), P_g R_t y⟩ = ⟨P_g⁻¹ f(gx), R_t y⟩: instead of moving y once for every g, y is resampled once for every turn t below
-90 degrees, and the pixels of f(gx) are read in the order that P_g⁻¹ puts them in.  Inside the disc only its pixels are
-read at all.
+⟨f(gx), P_g R_t y⟩ = ⟨P_g⁻¹ f(gx), R_t y⟩: instead of moving y once for every g, y is resampled once for every turn t
+below 90 degrees, and the pixels of f(gx) are read in the order that P_g⁻¹ puts them in.  Inside the disc only its
+pixels are read at all.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _OWN = threading.local()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64) -> Array:
-    """Return an array of this thread's own by that name; a fresh one each time would cost more than what is done in it."""
+    """Return an array of this thread's own by that name; a fresh one would cost more than what is done in it."""
     rooms: dict[tuple[str, str], Array] = _OWN.__dict__.setdefault("rooms", {})
     place, size = (name, np.dtype(dtype).str), math.prod(shape)
     if place not in rooms or rooms[place].size < size:

@@ -39,7 +39,7 @@ class Action(Protocol):
 
     @property
     def law_defect(self) -> float:
-        """How far ρ(g)ρ(h) is from ρ(gh), relative; 0 for a true action."""
+        """`max ‖ρ(g)ρ(h) − ρ(gh)‖₂ / ‖ρ(gh)‖₂` over pairs of elements; 0 for a true action."""
         ...
 
     @property
@@ -232,7 +232,7 @@ class JointAction:
 
     @property
     def law_defect(self) -> float:
-        """The worst of the parts'."""
+        """The worst of the parts'; exact where no more than one part has any, since norms of the others cancel."""
         return max(p.law_defect for p in self.parts)
 
     @property

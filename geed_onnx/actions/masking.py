@@ -15,7 +15,7 @@ import numpy as np
 
 from geed_onnx.actions.axes import Action, AxisAction, JointAction
 from geed_onnx.actions.fields import ChannelAction
-from geed_onnx.actions.grid import masked
+from geed_onnx.actions.grid import GridAction, law_defect, masked
 from geed_onnx.actions.operators import Array, disc
 from geed_onnx.errors import ActionError, UnknownName
 from geed_onnx.groups import Group
@@ -88,20 +88,15 @@ class DiscAction:
         }
         return tuple(g for g in self.group.elements if g in still or g in self.inner.kernel)
 
-    @cached_property
+    @property
     def law_defect(self) -> float:
-        """`max ‖(ρ(g)ρ(h) − ρ(gh)) z‖ / ‖ρ(gh) z‖` on fixed white noise z inside the disc; 0 without resampling."""
-        if not any(self.resampled_by):
-            return 0.0
-        noise = np.random.default_rng(0).standard_normal((1, *self.shape)) * disc(*self.shape[-2:])
-        moved = [self(g, noise) for g in self.group.elements]
-        worst = 0.0
-        for h, once in enumerate(moved):
-            for g, twice in self.orbit(once):
-                direct = moved[self.group.product(g, h)]
-                error, size = float(np.linalg.norm(twice - direct)), float(np.linalg.norm(direct))
-                worst = max(worst, error / max(size, 1e-300))
-        return worst
+        """`max ‖M ρ(g) M ρ(h) M − M ρ(gh) M‖₂ / ‖M ρ(gh) M‖₂` over all pairs, as `geed_onnx.actions.grid.law_defect`.
+
+        0 without resampling; of an action of another kind than this library's, its own, without the disc.
+        """
+        if isinstance(self.inner, GridAction) and any(self.resampled_by):
+            return law_defect(self.group, self.shape[-1], self.inner.interpolation, True)
+        return self.inner.law_defect
 
     @property
     def resampled_by(self) -> tuple[Fraction, ...]:

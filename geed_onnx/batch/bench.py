@@ -16,7 +16,7 @@ from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cel
 from geed_onnx.engine import Measured, Settings, measure_plan
 from geed_onnx.engine.feeding import open_data
 from geed_onnx.engine.keys import cell_key, hashed, plan_facts
-from geed_onnx.engine.plan import Opened, Plan, draw_indices, open_file, plan_of
+from geed_onnx.engine.plan import Opened, Plan, draw_indices, open_file, plan_of, units_of
 from geed_onnx.engine.record import group_facts
 from geed_onnx.errors import ActionError, DataError, GeedError, MeasureError, UsageError
 from geed_onnx.groups import parse_group
@@ -130,7 +130,7 @@ class Bench:
             "model": self._hashes[path],
             "entry": [repr(job.model), repr(job.data), repr(job.measure)],
             "files": {name: _file_hash(v) for name, v in sorted(job.model.constants.items()) if isinstance(v, str)},
-            "data": self.drawn(job),
+            **self.drawn(job),
             "group": job.group,
             "samples": job.samples,
             "seed": job.seed,
@@ -138,10 +138,12 @@ class Bench:
         }
         return hashed(facts)
 
-    def drawn(self, job: Job) -> tuple[str, str]:
-        """Return the fingerprints of a job's sample and of the spread points outside it."""
+    def drawn(self, job: Job) -> dict[str, Any]:
+        """Return the fingerprints of a job's sample and of the spread points outside it, and their clusters."""
         source = self.source(job.data)
-        return self._printed(source, job, *draw_indices(source, settings_of(job)))
+        drawing = draw_indices(source, settings_of(job))
+        units = units_of(source, drawing, job.data.cluster)
+        return {"data": self._printed(source, job, drawing.sample, drawing.spread), "units": units}
 
     def _printed(self, source: Source, job: Job, sample: Sequence[int], spread: Sequence[int]) -> tuple[str, str]:
         inside = set(sample)
@@ -190,6 +192,7 @@ class Bench:
             acts=job.model.acts,
             declared=job.model.declared_action,
             settings=settings,
+            scores=job.model.scores,
         )
         plan = replace(plan, model=called({**plan.model, "path": job.model.path}, job.model))
         prints = self._printed(plan.source, job, plan.indices, plan.spread_indices)
@@ -306,6 +309,7 @@ def settings_of(job: Job) -> Settings:
         m.mask,
         m.batch_size,
         m.interpolation,
+        job.data.cluster,
     )
 
 

@@ -6,7 +6,6 @@ import importlib.util
 import logging
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from geed_onnx.ending import at_end, put_away, temporary_folder
 from geed_onnx.errors import SessionError, UsageError
 
 #: What a cluster of our own keeps of objects in shared memory, in bytes: tables are small.
@@ -77,20 +77,21 @@ def cluster(address: str | None) -> Iterator[Any]:
             return
         if address is not None:
             _probe(address)
-        folder = None if address is not None else tempfile.mkdtemp(prefix="geed-ray-", dir=_short_folder())
-        try:
-            _init(ray, address, folder)
-            yield ray
-        finally:
-            ray.shutdown()
-            if folder is not None:
-                shutil.rmtree(folder, ignore_errors=True)
+        folder = None if address is not None else temporary_folder(_short_folder(), "geed-ray-")
+        with at_end(ray.shutdown):
+            try:
+                _init(ray, address, folder)
+                yield ray
+            finally:
+                ray.shutdown()
+                if folder is not None:
+                    put_away(folder)
 
 
-def _init(ray: Any, address: str | None, folder: str | None) -> None:
+def _init(ray: Any, address: str | None, folder: Path | None) -> None:
     how: dict[str, Any] = {"address": address}
     if address is None:
-        how = {"address": "local", "num_cpus": cores(), "include_dashboard": False, "_temp_dir": folder}
+        how = {"address": "local", "num_cpus": cores(), "include_dashboard": False, "_temp_dir": str(folder)}
         how["object_store_memory"] = STORE_BYTES
     try:
         ray.init(**how, log_to_driver=False, configure_logging=False)

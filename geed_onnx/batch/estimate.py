@@ -25,6 +25,8 @@ class Estimated:
         (tap, variant) of every cell.
     known : int
         How many of them were measured before.
+    samples : int or None
+        Images that are drawn; None where the task cannot be done.
     passes : int
         Forward passes, one row each; 0 where every cell is known.
     seconds : float or None
@@ -36,6 +38,7 @@ class Estimated:
     task: Task
     cells: tuple[tuple[str, str], ...] = ()
     known: int = 0
+    samples: int | None = None
     passes: int = 0
     seconds: float | None = None
     reason: str | None = None
@@ -62,11 +65,10 @@ def _of(
     start = time.perf_counter()
     prepared = bench.prepare(task)
     opening = time.perf_counter() - start
-    cells = tuple(prepared.keys)
+    plan, cells = prepared.plan, tuple(prepared.keys)
     there = sum(key in known for key in prepared.keys.values())
     if there == len(cells):
-        return Estimated(task, cells, there, 0, 0.0)
-    plan = prepared.plan
+        return Estimated(task, cells, there, len(plan.indices), 0, 0.0)
     extra = len(set(plan.spread_indices) - set(plan.indices))
     passes = len(plan.indices) * plan.group.order + extra
     if plan.settings.floor:
@@ -75,7 +77,7 @@ def _of(
     if place not in tried:
         tried[place] = _trial(prepared)
     each, once = tried[place]
-    return Estimated(task, cells, there, passes, opening + once + each * passes)
+    return Estimated(task, cells, there, len(plan.indices), passes, opening + once + each * passes)
 
 
 def _trial(prepared: Prepared) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from geed_onnx.batch.tasks import Kept, Outcome
+from geed_onnx.ending import unbroken
 from geed_onnx.errors import DataError, GeedError, UsageError
 from geed_onnx.results import (
     DEVIATIONS,
@@ -211,6 +212,10 @@ class Journal:
 
     def add(self, outcome: Outcome) -> None:
         """Take in what became of a task, written and fsynced before this returns."""
+        with unbroken():
+            self._add(outcome)
+
+    def _add(self, outcome: Outcome) -> None:
         if outcome.unopened and outcome.ticket is not None:
             self._order[outcome.number] = self._tickets[outcome.ticket]
             return

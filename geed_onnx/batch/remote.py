@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from geed_onnx.ending import put_away, temporary_file
 from geed_onnx.errors import DataError, UsageError
 
 
@@ -91,14 +91,13 @@ def _fetch(fs: Any, path: str, target: Path) -> None:
     if target.exists():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".fetching.")
-    os.close(handle)
+    temporary, file = temporary_file(target.parent, ".fetching.")
+    file.close()
     try:
-        fs.get_file(path, temporary)
+        fs.get_file(path, str(temporary))
         os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        put_away(temporary)
 
 
 def _fetch_external(fs: Any, root: str, local: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from geed_onnx.batch.bench import Bench, failed_rows
 from geed_onnx.batch.tasks import Outcome, Task
+from geed_onnx.ending import answer_as_a_worker, starting_a_process
 
 Notify = Callable[[str], None]
 Tick = Callable[[int], None]
@@ -150,7 +151,8 @@ class _Worker:
         self.process: BaseProcess = context.Process(
             target=TARGET, args=(theirs, threads, device, frozenset(tickets), frozenset(known)), daemon=True
         )
-        self.process.start()
+        with starting_a_process():
+            self.process.start()
         theirs.close()
 
     def give(self, bundle: Sequence[Task]) -> None:
@@ -187,9 +189,7 @@ def _work(
     known: Collection[str],
 ) -> None:
     """Do tasks until the pipe closes; what is said on the way goes through it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    # what is ended by the parent puts its temporary files away first
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    answer_as_a_worker()
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     bench = Bench(threads)

@@ -24,11 +24,13 @@ OF_MEASURE = (
     "seed",
     "acts",
     "no_declared_action",
+    "scores",
     "floor",
     "reference_samples",
     "mask",
     "interpolation",
     "batch_size",
+    "cluster",
 )
 #: What is said of rows that were not shown equivalent, before the rest is only counted.
 MOST_LINES = 10
@@ -67,6 +69,12 @@ MOST_LINES = 10
 @click.option("--reference", metavar="NAME", help="Whom the others are compared with.  [default: the first]")
 @click.option("--by-name", is_flag=True, help="Compare each model of A with that of its name in B: one run, another.")
 @click.option("--families", is_flag=True, help="Models of one family (seeds) together, with intervals over models.")
+@click.option(
+    "--image-component",
+    "images",
+    is_flag=True,
+    help="With --families: intervals cover other images too, by the tables of deviations.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One comparison a line on stdout, nothing else.")
 @click.option("-o", "--output", metavar="FILE.jsonl", type=click.Path(), help="Write the comparisons there too.")
 @click.option("--data", metavar="SRC", help="For .onnx files: what they are measured on now, as for measure.")
@@ -89,10 +97,12 @@ def compare(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> 
     from geed_onnx.comparisons import pairs_of, participants_of, picked, write_comparisons
     from geed_onnx.results import writable
 
-    chosen = {k: options.pop(k) for k in ("within", "on", "align")}
+    chosen = {k: options.pop(k) for k in ("within", "on", "align", "images")}
     output, as_json = options.pop("output"), options.pop("as_json")
     globs, reference, by_name, families = (options.pop(k) for k in ("globs", "reference", "by_name", "families"))
     taps, variants, level = options["taps"], options["variants"], options["level"]
+    if chosen["images"] and not families:
+        raise UsageError("--image-component is of intervals over models: add --families")
     check_request(ctx, sources, chosen["within"], level)
     if output is not None:
         writable(output, "comparisons")
@@ -138,7 +148,7 @@ def check_request(ctx: click.Context, sources: Sequence[str], within: float | No
             raise UsageError(f"{measured[0]!r} is a model and is measured now: add {' and '.join(lacking)}")
         return
     own = {"sources", "within", "on", "level", "align", "taps", "variants", "globs", "reference", "by_name", "families"}
-    own |= {"as_json", "output"}
+    own |= {"images", "as_json", "output"}
     given = [
         p.opts[0]
         for p in ctx.command.params

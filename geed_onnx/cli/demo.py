@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +12,7 @@ import click
 from geed_onnx.cli.door import say
 from geed_onnx.cli.main import main
 from geed_onnx.cli.running import loaded, watching
+from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import ActionError, DataError
 
 if TYPE_CHECKING:
@@ -69,9 +68,13 @@ def demo(group: str, samples: int, output: str | None, full: bool, as_json: bool
 
     parse_group(group)
     asked = suite_of(loaded(str(shipped_suite())), group, samples)
-    temporary = tempfile.TemporaryDirectory(prefix="geed-onnx-") if output is None else nullcontext(output)
-    with temporary as folder, watching(len(asked.models), quiet=False) as watcher:
-        ran = run_suite(asked, folder, watcher=watcher, arguments={"group": group, "samples": samples})
+    folder = output or str(temporary_folder())
+    try:
+        with watching(len(asked.models), quiet=False) as watcher:
+            ran = run_suite(asked, folder, watcher=watcher, arguments={"group": group, "samples": samples})
+    finally:
+        if output is None:
+            put_away(Path(folder))
     found: dict[str, list[Result]] = {}
     for result in ran.results:
         found.setdefault(result.label, []).append(result)
@@ -135,10 +138,16 @@ def _raw_and_calibrated(found: Readings) -> Iterable[str]:
         f"Down the trained network invariance arises at the end: {_said(trained.calibrated)} in the last map,"
         f" {_said(latent.calibrated)} in the latent, {_said(soft.calibrated)} at the scores."
     )
-    yield (
-        f"The untrained scores differ by {_said(soft_twin.value)} nats, the smallest of all, and so do those of"
-        f" unrelated images ({_said(soft_twin.null)}): insensitive, not invariant, so no calibrated value is given."
-    )
+    if soft_twin.calibrated is None:
+        yield (
+            f"The untrained scores differ by {_said(soft_twin.value)} nats, the smallest of all, and so do those of"
+            f" unrelated images ({_said(soft_twin.null)}): insensitive, not invariant, so no calibrated value is given."
+        )
+    else:
+        yield (
+            f"The untrained scores differ by {_said(soft_twin.value)} nats, the smallest of all, but so do those of"
+            f" unrelated images ({_said(soft_twin.null)}): calibrated they read {_said(soft_twin.calibrated)}."
+        )
 
 
 def _frameworks(found: Readings) -> Iterable[str]:

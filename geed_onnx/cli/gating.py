@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from geed_onnx.cli.door import warn
+from geed_onnx.cli.limits import limit_options, limits_given
 from geed_onnx.cli.main import main, results_at
 from geed_onnx.cli.measuring import CROSSED, until_closed
 from geed_onnx.errors import UsageError
@@ -29,12 +30,6 @@ def gate_options(command: F) -> F:
     for option in reversed(
         [
             click.option(
-                "--fail-above",
-                multiple=True,
-                metavar="[TAP@][calibrated:]V=X",
-                help="The limit of a variant: a number, or +N% (worse than the baseline); beside those of the suite.",
-            ),
-            click.option(
                 "--baseline",
                 metavar="DIR|FILE.jsonl",
                 type=click.Path(),
@@ -51,7 +46,8 @@ def gate_options(command: F) -> F:
         ]
     ):
         command = option(command)
-    return command
+    above = "The limit of a variant: a number, or +N% (worse than the baseline); beside those of the suite."
+    return limit_options("[TAP@][calibrated:]V=X", above)(command)
 
 
 @main.command(
@@ -66,22 +62,25 @@ def gate(results: str, **options: Any) -> None:
     """Hold the results of a run or a file against thresholds.
 
     A threshold is crossed where the lower end of the interval lies above it, so that noise does not flip a release, and
-    where there is no value to show that it holds.
+    where there is no value to show that it holds. Where the interval holds the limit it is undecided, which closes the
+    gate with --prove.
 
     \b
     geed-onnx gate runs/digits
     geed-onnx gate results.jsonl --fail-above softmax=0.05 --fail-above 'block*@calibrated:channelwise=0.9'
+    geed-onnx gate runs/digits --fail-above softmax=0.05 --fail-below left@calibrated:latent-l2=0.2 --prove
     geed-onnx gate runs/new --baseline runs/old --fail-above softmax=+2% --junit gate.xml --markdown gate.md
     """
     from geed_onnx.gates import judge
 
-    given = thresholds_of(options)
+    thresholds_of(options)
     found = results_at(results)
     suite = in_suite(found)
-    thresholds = [*suite.thresholds, *given]
+    thresholds = thresholds_of(options, suite.thresholds)
     if not thresholds:
         raise UsageError(
-            f"nothing to hold {found.uri!r} against: give --fail-above VARIANT=NUMBER, or [[thresholds]] in the suite"
+            f"nothing to hold {found.uri!r} against: give --fail-above or --fail-below VARIANT=NUMBER, or"
+            " [[thresholds]] in the suite"
         )
     baseline = _baseline(options["baseline"] or _resolved(suite, found), thresholds)
     verdict = judge(found.results, thresholds, baseline=baseline, current=found)
@@ -94,15 +93,14 @@ def gate(results: str, **options: Any) -> None:
         sys.exit(SOME_FAILED)
 
 
-def thresholds_of(options: Mapping[str, Any]) -> list[Threshold]:
-    """Return the thresholds of `--fail-above`; the reports that are asked for can be written, or it is said now.
+def thresholds_of(options: Mapping[str, Any], suite: Sequence[Threshold] = ()) -> list[Threshold]:
+    """Return the suite's thresholds and those that are given; reports that cannot be written are refused now.
 
     Raises
     ------
     UsageError
         If a threshold is malformed, two things would go to one place, or a file cannot be written.
     """
-    from geed_onnx.gates import parse_threshold
     from geed_onnx.results import writable
 
     if options["markdown"] == STDOUT and options["as_json"]:
@@ -113,7 +111,7 @@ def thresholds_of(options: Mapping[str, Any]) -> list[Threshold]:
         if places.count(place) > 1 and place != os.path.realpath(os.devnull):
             raise UsageError(f"{file!r} is given for two reports; each needs a file of its own")
         writable(file)
-    return [parse_threshold(text, "--fail-above") for text in options["fail_above"]]
+    return limits_given(options, suite)
 
 
 def in_suite(found: Collection) -> InSuite:

@@ -31,9 +31,9 @@ def main() -> None:
 # --- shared options ---------------------------------------------------------------------------------------------
 
 
-def samples_of(ctx: click.Context, param: click.Parameter, value: str) -> int | str:
-    """Read `--samples`: a positive number, or `all`."""
-    if value == "all":
+def samples_of(ctx: click.Context, param: click.Parameter, value: str | None) -> int | str | None:
+    """Read `--samples`: a positive number, `all`, or nothing."""
+    if value is None or value == "all":
         return value
     try:
         number = int(value)

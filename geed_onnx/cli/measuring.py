@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from geed_onnx.cli.door import complain, say, stop_talking, warn
+from geed_onnx.cli.limits import limit_options, limits_given
 from geed_onnx.cli.main import (
     EXIT_CODES,
     constants_of,
@@ -26,7 +27,7 @@ from geed_onnx.errors import UsageError
 if TYPE_CHECKING:
     from geed_onnx.engine import Measured
     from geed_onnx.engine.plan import Progress
-    from geed_onnx.gates import Threshold
+    from geed_onnx.gates import Threshold, Verdict
     from geed_onnx.results import Result
 
 CROSSED = 3
@@ -44,9 +45,7 @@ CROSSED = 3
     "--samples",
     callback=samples_of,
     metavar="N|all",
-    default="50",
-    show_default=True,
-    help="Images drawn with the seed, or all.",
+    help="Images drawn with the seed, or all; copies of one count once.  [default: 50, or as many as there are]",
 )
 @click.option(
     "--spread-samples", type=click.IntRange(2), metavar="N", help="Images for the spread M.  [default: up to 200]"
@@ -62,6 +61,13 @@ CROSSED = 3
     help="What the group does to a tap: trivial, pixels, permute:AXIS:i,j,…, roll:AXIS:STEPS.",
 )
 @click.option("--no-declared-action", is_flag=True, help="Measure naively where the file declares channel actions.")
+@click.option(
+    "--scores",
+    "scores",
+    multiple=True,
+    metavar="TAP=logits|probabilities",
+    help="What a tap's scores are, over what the graph shows.",
+)
 @click.option("--floor", is_flag=True, help="Measure the floor of invariance variants, by extra passes.")
 @click.option(
     "--reference-samples",
@@ -85,6 +91,11 @@ CROSSED = 3
     show_default=True,
     help="How turns by no multiple of 90° resample, input and maps alike.",
 )
+@click.option(
+    "--cluster",
+    metavar="COLUMN",
+    help="Names each image's cluster (patient, scene), the unit of intervals: a column, an array, or folder.",
+)
 @click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Rows of one forward pass.  [default: fitting]")
 @click.option(
     "--level",
@@ -94,12 +105,7 @@ CROSSED = 3
     show_default=True,
     help="Of the intervals.",
 )
-@click.option(
-    "--fail-above",
-    multiple=True,
-    metavar="V=X",
-    help="Exit with 3 if a value of variant V lies above X, its whole interval considered.",
-)
+@limit_options("V=X", "Exit with 3 if a value of variant V lies above X, its whole interval considered.")
 @click.option("--json", "as_json", is_flag=True, help="One Result a line on stdout, nothing else.")
 @click.option("-o", "--output", metavar="FILE.jsonl", type=click.Path(), help="Write the Results there too.")
 @click.option("--tables", "with_tables", is_flag=True, help="With -o: deviations and jackknife beside it, in Parquet.")
@@ -118,7 +124,7 @@ def measure(model: str, data: str, group: str, **options: Any) -> None:
     output, as_json, with_tables = options.pop("output"), options.pop("as_json"), options.pop("with_tables")
     if with_tables and output is None:
         raise UsageError("--tables writes them beside the results: add -o FILE.jsonl")
-    limits = limits_of(options.pop("fail_above"), options["variants"])
+    limits = limits_of(options, options["variants"])
     if output is not None:
         writable(output, "results")
     arguments = measure_arguments(options)
@@ -134,10 +140,11 @@ def measure(model: str, data: str, group: str, **options: Any) -> None:
         # a full disk takes the file, not what was measured
         with until_closed():
             show(results, as_json=as_json)
-    crossed = above(results, limits)
-    for line in crossed:
-        say("crossed", line)
-    if crossed:
+    verdict = judged(measured, limits)
+    for one in verdict.judged:
+        if one.outcome != "holds":
+            say("crossed" if one.crossed else "undecided", one.message)
+    if verdict.crossed:
         sys.exit(CROSSED)
 
 
@@ -170,6 +177,7 @@ def measured_tables(
         column=a["column"],
         skip_bad=a["skip_bad"],
         streaming=a["streaming"],
+        scores=a["scores"],
     )
     return measure_plan(plan, progress=progress, notify=notify)
 
@@ -196,6 +204,7 @@ SETTINGS = (
     "mask",
     "interpolation",
     "batch_size",
+    "cluster",
 )
 
 
@@ -206,6 +215,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "taps": list(options["taps"]) or None,
         "variants": list(options["variants"]) or None,
         "actions": pairs(options["acts"], "--act", "TAP=ACTION"),
+        "scores": pairs(options["scores"], "--scores", "TAP=logits|probabilities"),
         "declared_action": not options["no_declared_action"],
         "samples": options["samples"],
         "spread_samples": options["spread_samples"],
@@ -216,6 +226,7 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
         "mask": options["mask"],
         "interpolation": options["interpolation"],
         "batch_size": options["batch_size"],
+        "cluster": options["cluster"],
         "provider": options["provider"],
         "threads": options["threads"],
         "tf32": options["tf32"],
@@ -229,58 +240,62 @@ def measure_arguments(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def limits_of(texts: Sequence[str], chosen: Sequence[str]) -> list[Threshold]:
-    """Return the thresholds of `--fail-above`, as `geed_onnx.gates.parse_threshold` reads them.
+def limits_of(options: Mapping[str, Any], chosen: Sequence[str]) -> list[Threshold]:
+    """Return the thresholds that are given, as `geed_onnx.gates.parse_threshold` reads them.
 
     Raises
     ------
     UsageError
-        If a limit is malformed, given twice, relative, or for a variant that is not among those `chosen`.
+        If a limit is malformed, given twice, relative, or for a variant that is not among those `chosen`; or if there
+        is none to prove or to correct.
     """
-    if not texts:
+    flags = [f"--{name.replace('_', '-')}" for name in ("prove", "family_wise") if options[name]]
+    if not options["fail_above"] and not options["fail_below"]:
+        if flags:
+            raise UsageError(f"{' and '.join(flags)}: there is no limit to hold a value against; add --fail-above V=X")
         return []
-    from geed_onnx.gates import parse_threshold
     from geed_onnx.variants import PAPER, parse_variant
 
     measured = [parse_variant(name).name for name in chosen or PAPER]
-    limits: dict[str, Threshold] = {}
-    for text in texts:
-        limit = parse_threshold(text, "--fail-above")
+    limits: dict[tuple[str, bool], Threshold] = {}
+    for limit, text in zip(limits_given(options), (*options["fail_above"], *options["fail_below"]), strict=True):
+        option = f"--fail-{'below' if limit.below else 'above'} {text!r}"
         if limit.relative:
             raise UsageError(
-                f"--fail-above {text!r}: a limit relative to a baseline is held by geed-onnx gate, with --baseline;"
-                " measure takes a number"
+                f"{option}: a limit relative to a baseline is held by geed-onnx gate, with --baseline; measure takes a"
+                " number"
             )
-        if limit.subject in limits:
-            raise UsageError(f"--fail-above {text!r}: {limit.subject} has a limit already; give one")
+        if (limit.subject, limit.below) in limits:
+            raise UsageError(f"{option}: {limit.subject} has a limit already; give one")
         if limit.variant not in measured:
             raise UsageError(
-                f"--fail-above {text!r}: that variant is not measured ({', '.join(measured)} are);"
-                f" add --variant {limit.variant}"
+                f"{option}: that variant is not measured ({', '.join(measured)} are); add --variant {limit.variant}"
             )
-        limits[limit.subject] = limit
+        limits[limit.subject, limit.below] = limit
     return list(limits.values())
 
 
-def above(results: Sequence[Result], limits: Sequence[Threshold]) -> list[str]:
-    """Return a line for every value that is above its limit, its whole interval considered (`geed_onnx.gates.judge`).
+def judged(measured: Sequence[Measured], limits: Sequence[Threshold]) -> Verdict:
+    """Hold what was measured against its limits, whole intervals considered (`geed_onnx.gates.judge`).
 
     Raises
     ------
     UsageError
         If no tap was measured in a variant that has a limit, or none of the name that a limit is for.
     """
+    from geed_onnx.comparisons import model_of
     from geed_onnx.gates import judge
     from geed_onnx.variants import parse_variant
 
+    results = [m.result for m in measured]
     for limit in limits:
         if not any(r.variant == limit.variant for r in results):
             kind = parse_variant(limit.variant).kind
             raise UsageError(
-                f"--fail-above {limit.text}: none of the taps is a {kind}, so nothing was held against it; name one"
-                f" with --tap NAME:{kind}"
+                f"--fail-{'below' if limit.below else 'above'} {limit.text}: none of the taps is a {kind}, so nothing"
+                f" was held against it; name one with --tap NAME:{kind}"
             )
-    return [judged.message for judged in judge(results, limits).crossed]
+    return judge(results, limits, current=model_of("", [(m.result, m.tables) for m in measured]))
 
 
 def show(results: Sequence[Result], *, as_json: bool) -> None:
@@ -326,4 +341,4 @@ def progress_bar(what: str = "forward passes") -> Iterator[Progress | None]:
         yield update
 
 
-__all__ = ["above", "complain", "measure", "progress_bar", "show"]
+__all__ = ["complain", "judged", "measure", "progress_bar", "show"]

@@ -360,7 +360,7 @@ def dry_run(asked: Suite, folder: str | None, *, as_json: bool) -> None:
                         "model": job.model.name,
                         "data": job.data.source,
                         "group": job.group,
-                        "samples": job.samples,
+                        "samples": job.samples or each.samples,
                         "seed": job.seed,
                         "cells": [{"tap": tap, "variant": variant} for tap, variant in each.cells],
                         "known": each.known,
@@ -372,7 +372,8 @@ def dry_run(asked: Suite, folder: str | None, *, as_json: bool) -> None:
                 )
             )
             continue
-        place = f"{job.model.name} · {job.group} · {job.samples} images of {job.data.source} (seed {job.seed})"
+        count = job.samples or each.samples or "the"
+        place = f"{job.model.name} · {job.group} · {count} images of {job.data.source} (seed {job.seed})"
         click.echo(clean(place))
         if each.reason is not None:
             click.echo(clean(f"  cannot be measured: {each.reason}"))

@@ -17,8 +17,10 @@ def raw_problem(a: Result, b: Result) -> str | None:
     """Return why the raw values of two cells of one variant are not comparable, or None where they are.
 
     The raw value depends on what is compared with what: on the group, the mask and the interpolation, on the width of
-    the features, on the kernel that f̂ is taken over, and for a value relative to M on M's sign.
+    the features, on the kernel that f̂ is taken over, and for a value whose optimum is relative to M on the network.
     """
+    if a.key is not None and a.key == b.key:
+        return None  # one measurement
     if a.group["name"] != b.group["name"]:
         return f"raw values are not comparable: different groups, {_group(a)} and {_group(b)}"
     if a.data.get("mask") != b.data.get("mask"):
@@ -34,10 +36,10 @@ def raw_problem(a: Result, b: Result) -> str | None:
             f"raw values are not comparable: f̂ is a mean over {len(one)} and over {len(other)} elements,"
             f" because the group acts on the taps as {a.tap.get('action')} and as {b.tap.get('action')}"
         )
-    if a.spread is not None and b.spread is not None and a.spread * b.spread < 0:
+    if optimum_moves(a.variant):
         return (
-            f"raw values are not comparable: relative to M, and M is {a.spread:.3g} and {b.spread:.3g}, which turns"
-            " the scale over; latent-cosine-bounded does not flip"
+            f"raw values are not comparable: the optimum of {a.variant} moves with each network's own spread M; use"
+            " latent-cosine-bounded or the calibrated value"
         )
     return None
 
@@ -94,6 +96,14 @@ def _unlike_shapes(a: Result, b: Result) -> str | None:
 def _by_channel(variant: str) -> bool:
     try:
         return parse_variant(variant).m.per_channel is not None
+    except GeedError:  # a variant that is not installed here
+        return False
+
+
+def optimum_moves(variant: str) -> bool:
+    """Say whether the raw values of a variant have no scale that two networks share."""
+    try:
+        return parse_variant(variant).optimum_moves
     except GeedError:  # a variant that is not installed here
         return False
 

@@ -40,6 +40,7 @@ class Request:
     align: str = "auto"
     taps: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
+    images: bool = False
 
     def __post_init__(self) -> None:
         if self.on not in ("value", "calibrated"):
@@ -61,6 +62,7 @@ def compare(
     align: str = "auto",
     taps: Sequence[str] = (),
     variants: Sequence[str] = (),
+    images: bool = False,
 ) -> Comparisons:
     """Compare participants two by two: a row for each pair of taps and each variant that both have.
 
@@ -81,6 +83,9 @@ def compare(
         Names, module paths or globs; a row stays if one of its two taps is meant.
     variants
         As `--variant` takes them.
+    images
+        Whether the intervals of families, which are over models that share their images, carry the uncertainty over
+        images too.
 
     Raises
     ------
@@ -89,7 +94,7 @@ def compare(
     UsageError
         If δ or the level cannot be meant; `UnknownName` for a tap or variant that no row has.
     """
-    request = Request(level, within, on, align, tuple(taps), tuple(variants))
+    request = Request(level, within, on, align, tuple(taps), tuple(variants), images)
     rows: list[Comparison] = []
     notes: list[str] = []
     for a, b in pairs:
@@ -159,7 +164,7 @@ def _row(a: Cell, b: Cell, match: Match, request: Request) -> Comparison:
     def subtracted(of: Of, problem: str | None) -> Difference:
         # δ was given for what was asked for, and means nothing on another scale
         margin = request.within if of == request.on else None
-        return difference_of(of, a, b, level=request.level, delta=margin, problem=problem)
+        return difference_of(of, a, b, level=request.level, delta=margin, problem=problem, images=request.images)
 
     differences: dict[Of, Difference] = {
         "value": subtracted("value", raw),

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from geed_onnx.comparisons.comparable import optimum_moves
 from geed_onnx.comparisons.differences import Difference, Of
 from geed_onnx.comparisons.participants import Participant
 from geed_onnx.results import write_text
@@ -56,8 +57,11 @@ class Comparison:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the two were shown equivalent in what was asked for; None without a δ."""
-        if self.within is None:
+        """Whether the two were shown equivalent in what was asked for.
+
+        None without a δ, and where no δ can be meant: raw values whose optimum moves with M have no common scale.
+        """
+        if self.within is None or (self.on != self.wanted and optimum_moves(self.variant)):
             return None
         # a row that gave way to calibrated values was not held against δ: its `equivalent` is None
         found = self.judged.verdict

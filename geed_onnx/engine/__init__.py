@@ -54,7 +54,8 @@ def measure(
     variants: Sequence[str | Variant] | None = None,
     actions: Mapping[str, str | Mapping[str, Any]] | None = None,
     declared_action: bool = True,
-    samples: int | Literal["all"] = 50,
+    scores: Mapping[str, str] | None = None,
+    samples: int | Literal["all"] | None = None,
     spread_samples: int | None = None,
     reference_samples: int | None = None,
     seed: int = 0,
@@ -73,6 +74,7 @@ def measure(
     column: str | None = None,
     skip_bad: bool = False,
     streaming: bool | None = None,
+    cluster: str | None = None,
     progress: Progress | None = None,
     notify: Notify | None = None,
 ) -> list[Result]:
@@ -95,8 +97,11 @@ def measure(
         {tap: output action}, as `--act` takes them, or as `geed.taps` declares fields (`geed_onnx.actions.fields`).
     declared_action
         Whether the channel actions that the file declares are used.
+    scores
+        {tap: `"logits"` or `"probabilities"`}: what scores are, over what the graph shows.
     samples, seed
-        N images drawn with the seed, or `"all"` in order.
+        N images drawn with the seed, or `"all"` in order; by default 50, or as many as there are. Copies of an image
+        (of its file, its cell, its row) are counted once, and notes say so.
     spread_samples
         Points for M; by default 200, or as many as there are.
     reference_samples
@@ -114,6 +119,9 @@ def measure(
         Rows (images × elements) of one forward pass; by default as many as fit 8 MB of taps (64 MB on a device).
     preprocessing
         `size`, `fit`, `resize`, `colour`, `range`, `mean`, `std`, `resample`: over what the file declares.
+    cluster
+        What names each image's cluster (its patient, its scene), which is then the unit of uncertainty: a column of the
+        table, an array of the `.npz`, or `folder` for the folder that an image lies in.
     progress, notify
         Called with (passes done, passes in all), and with each warning.
 
@@ -145,7 +153,7 @@ def measure(
         acts=actions,
         declared=declared_action,
         settings=Settings(
-            samples, spread_samples, reference_samples, seed, level, floor, mask, batch_size, interpolation
+            samples, spread_samples, reference_samples, seed, level, floor, mask, batch_size, interpolation, cluster
         ),
         input=input,
         layout=layout,
@@ -154,6 +162,7 @@ def measure(
         column=column,
         skip_bad=skip_bad,
         streaming=streaming,
+        scores=scores,
     )
     return [m.result for m in measure_plan(plan, progress=progress, notify=notify)]
 

@@ -17,7 +17,6 @@ from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.results import SCHEMA
 from geed_onnx.variants import Variant
 
-
 #: Counted up when a number comes out otherwise for the same cell, so that what was measured before is measured anew.
 STATISTICS = 2
 
@@ -33,6 +32,11 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
     feed = plan.feed
     # named only where it is another: what was measured before there was a choice keeps its key
     resampled = {} if settings.interpolation == "bilinear" else {"interpolation": settings.interpolation}
+    clustered: dict[str, Any] = {}
+    if plan.units is not None:
+        units = list(plan.units.items())
+        clustered = {"cluster": settings.cluster, "units": sorted(units[: len(plan.indices)])}
+        clustered["points"] = [points, sorted(units[len(plan.indices) :])]
     return {
         "schema": SCHEMA,
         "statistics": STATISTICS,
@@ -52,6 +56,7 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         "floor": settings.floor,
         "mask": plan.masked,
         **resampled,
+        **clustered,
         "provider": plan.session.facts.provider,
         "tf32": plan.session.facts.tf32,
     }
@@ -66,7 +71,7 @@ def cell_key(facts: Mapping[str, Any] | None, plan: Plan, target: Target, varian
     return hashed(
         {
             **shared,
-            "tap": [target.name, target.kind, target.layout, target.logits is True],
+            "tap": [target.name, target.kind, target.layout, target.logits],
             "action": _declared(act) if isinstance(act, Declared) else act,
             "variant": [variant.name, variant.distance, variant.normaliser],
             # M is over other images too; what is not relative to M does not depend on them

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,15 @@ from geed_onnx.sources import Fingerprint
 Array = npt.NDArray[Any]
 K = TypeVar("K")
 V = TypeVar("V")
+
+
+class Quiet(NamedTuple):
+    """How many channels of one f(x) say nothing."""
+
+    zero: int
+    """everywhere exactly"""
+    faint: int
+    """next to it, beside the others"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +64,21 @@ class TapPart:
         In the order of the plan's variants of the tap's kind.
     spread : {image id: (…)}
         f(x) of the spread points, where a variant needs M.
-    zero_channels : {image id: number}
-        How many channels of f(x) are zero everywhere, where a variant goes by channels.
+    zero_channels : {image id: Quiet}
+        How many channels of f(x) are zero everywhere, or nearly, where a variant goes by channels.
     sizes : {image id: ‖f(x)‖}
         Where a distance depends on the scale of the features.
+    missed : float
+        How far probabilities were from summing to 1, at most, before they were made to.
     """
 
     shape: tuple[int, ...]
     logits: bool | None
     cells: tuple[CellPart, ...]
     spread: Mapping[str, Array]
-    zero_channels: Mapping[str, int]
+    zero_channels: Mapping[str, Quiet]
     sizes: Mapping[str, float] = field(default_factory=dict)
+    missed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -184,6 +196,7 @@ def _merge_taps(name: str, a: TapPart, b: TapPart) -> TapPart:
         spread=_union(a.spread, b.spread, np.array_equal, f"tap {name!r}: spread point"),
         zero_channels=_union(a.zero_channels, b.zero_channels, lambda x, y: x == y, f"tap {name!r}: image"),
         sizes=_union(a.sizes, b.sizes, lambda x, y: x == y, f"tap {name!r}: image"),
+        missed=max(a.missed, b.missed),
     )
 
 

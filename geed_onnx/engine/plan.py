@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import (
@@ -28,14 +27,13 @@ from geed_onnx.engine.feeding import Feed, first_raw, open_data, prepare_file
 from geed_onnx.errors import ActionError, DataError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.sessions import CallableSession, RuntimeOptions, Session
-from geed_onnx.sources import Source, draw
-from geed_onnx.variants import KINDS, PAPER, Variant, parse_variant, variants
+from geed_onnx.sources import Drawing, Source, clusters_of, draw_distinct, permuted
+from geed_onnx.variants import KINDS, PAPER, SCORES, Scores, Variant, parse_variant, variants
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Tap
 
 Array = npt.NDArray[Any]
-DEFAULT_SPREAD = 200
 #: Reference images of one block; their orbits are what is in memory at once.
 BLOCK = 16
 
@@ -49,6 +47,9 @@ class Target:
     layout: str | None = None
     module: str | None = None
     logits: bool | None = None
+    """for scores: whether a softmax is still to be applied, as the graph shows or the user says; None: neither tells"""
+    scores: Scores | None = None
+    """what the user says they are"""
     declared: object | None = None
     """the channel action that the file declares"""
     flags: tuple[str, ...] = ()
@@ -58,7 +59,8 @@ class Target:
 class Settings:
     """The numbers of a measurement; see `measure`."""
 
-    samples: int | Literal["all"] = 50
+    samples: int | Literal["all"] | None = None
+    """None: 50, or as many as there are"""
     spread_samples: int | None = None
     reference_samples: int | None = None
     """None: all of the sample"""
@@ -68,6 +70,8 @@ class Settings:
     mask: Mask = "auto"
     batch_size: int | None = None
     interpolation: Interpolation = "bilinear"
+    cluster: str | None = None
+    """the column that names each image's cluster (`geed_onnx.sources.clusters_of`); None: each image is its own"""
 
     def __post_init__(self) -> None:
         interpolation_of(self.interpolation)
@@ -110,7 +114,9 @@ class Plan:
     constants: Mapping[str, Array] = field(default_factory=dict)
     """what the other inputs are given"""
     notes: tuple[str, ...] = ()
-    """what of the file's own declarations was left aside"""
+    """what of the file's own declarations was left aside, and what is to be said of the draw"""
+    units: Mapping[str, str] | None = None
+    """{image id: cluster} of the sample and the spread points; None: the image is the unit"""
 
     @property
     def masked(self) -> bool:
@@ -147,17 +153,29 @@ class Plan:
 # --- data -------------------------------------------------------------------------------------------------------
 
 
-def draw_indices(source: Source, settings: Settings) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the sample and the spread points: one seeded permutation, so that the larger draw contains the smaller."""
-    sample = draw(source, settings.samples, settings.seed)
-    everything = draw(source, "all", settings.seed)
-    if settings.spread_samples is not None and settings.spread_samples > len(everything):
+def draw_indices(source: Source, settings: Settings, *, spread: bool = True) -> Drawing:
+    """Return the sample, the spread points if they are wanted, and notes; see `draw_distinct`."""
+    return draw_distinct(source, settings.samples, settings.spread_samples, settings.seed, spread=spread)
+
+
+def units_of(source: Source, drawing: Drawing, column: str | None) -> dict[str, str] | None:
+    """Return {image id: cluster} of the images drawn; None without a column.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column.
+    DataError
+        If it has no value for an image, or all of the sample are one cluster.
+    """
+    units = clusters_of(source, dict.fromkeys((*drawing.sample, *drawing.spread)), column)
+    if units is not None and len(some := set(list(units.values())[: len(drawing.sample)])) < 2:
+        count = len(drawing.sample)
         raise DataError(
-            f"{source.uri}: {settings.spread_samples} spread points were asked for, but there are only"
-            f" {len(everything)} images; ask for at most {len(everything)} (--spread-samples)"
+            f"{source.uri}: the sample of {count} image{'s' * (count != 1)} is one cluster, {column} {some.pop()!r}; an"
+            " interval over clusters takes at least 2: measure more images, or leave out --cluster"
         )
-    count = min(settings.spread_samples or DEFAULT_SPREAD, len(everything))
-    return sample, draw(source, count, settings.seed)
+    return units
 
 
 def reference_blocks(
@@ -168,7 +186,7 @@ def reference_blocks(
     They are the first `count` (None: all) of a permutation by the seed of the sorted sample, so that neither the order
     of a folder nor that of the sample says who partners whom.
     """
-    order = [sorted(indices)[i] for i in np.random.default_rng(seed).permutation(len(indices))][:count]
+    order = permuted(indices, seed)[:count]
     groups: dict[object, list[int]] = {}
     for index in order:
         groups.setdefault(index if cluster is None else cluster[index], []).append(index)
@@ -187,7 +205,10 @@ def wants_disc(mask: Mask, acting: Action) -> bool:
 
 def targets_of(taps: Sequence[Tap], layout: str | None) -> tuple[Target, ...]:
     """Return the graph's taps as targets."""
-    return tuple(Target(t.name, t.kind, t.layout or layout, t.module, t.logits, t.action, tuple(t.flags)) for t in taps)
+    return tuple(
+        Target(t.name, t.kind, t.layout or layout, t.module, t.logits, declared=t.action, flags=tuple(t.flags))
+        for t in taps
+    )
 
 
 def callable_targets(outputs: Mapping[str, Array], specs: Sequence[str] | None) -> tuple[Target, ...]:
@@ -261,14 +282,48 @@ def chosen_acts(
     for target in targets:
         if declared and target.declared is not None:
             found[target.name] = declared_action(target.name, target.declared)
-    names = {t.name: t.name for t in targets} | {t.module: t.name for t in targets if t.module}
     for tap, action in (acts or {}).items():
-        bare = tap.rpartition(":")[0] if tap.rpartition(":")[2] in ("map", "vector", "probability") else tap
-        name = names.get(tap) or names.get(bare)
-        if name is None:
-            raise UnknownName("tap", tap, [n for n in names if n], "--act is for taps that are measured: add --tap too")
-        found[name] = action if isinstance(action, str) else parse_declared(action)
+        found[_named(tap, targets, "--act")] = action if isinstance(action, str) else parse_declared(action)
     return found
+
+
+def _named(tap: str, targets: Sequence[Target], flag: str) -> str:
+    """Return the name of the target that a tensor's name or a module path, with or without a kind, means."""
+    names = {t.name: t.name for t in targets} | {t.module: t.name for t in targets if t.module}
+    bare = tap.rpartition(":")[0] if tap.rpartition(":")[2] in ("map", "vector", "probability") else tap
+    name = names.get(tap) or names.get(bare)
+    if name is None:
+        raise UnknownName("tap", tap, [n for n in names if n], f"{flag} is for taps that are measured: add --tap too")
+    return name
+
+
+def declared_scores(scores: Mapping[str, str] | None, targets: Sequence[Target]) -> tuple[Target, ...]:
+    """Return the targets, those of `scores` taken as the user says: `logits` or `probabilities`.
+
+    Raises
+    ------
+    UnknownName
+        If a word is neither, or a tap is not measured.
+    UsageError
+        If a tap is measured as something else than scores, or given two words.
+    """
+    said: dict[str, Scores] = {}
+    for tap, word in (scores or {}).items():
+        name = _named(tap, targets, "--scores")
+        found = next((s for s in SCORES if s == word), None)
+        if found is None:
+            raise UnknownName("word for scores", word, SCORES, f"as in --scores {tap}=logits")
+        if said.setdefault(name, found) != found:
+            raise UsageError(f"--scores: tap {name!r} is given both as {said[name]} and as {found}; give one")
+    for target in targets:
+        if target.name in said and target.kind != "probability":
+            raise UsageError(
+                f"--scores {target.name}={said[target.name]}: the tap is measured as a {target.kind}; to measure it as"
+                f" scores, name it with --tap {target.name}:probability"
+            )
+    return tuple(
+        replace(t, scores=said[t.name], logits=said[t.name] == "logits") if t.name in said else t for t in targets
+    )
 
 
 def declared_action(tap: str, declared: object) -> str | Declared:
@@ -326,6 +381,7 @@ def make_plan(
     column: str | None,
     skip_bad: bool,
     streaming: bool | None,
+    scores: Mapping[str, str] | None = None,
 ) -> Plan:
     """Settle all that can be settled before the forward passes; whatever is wrong with the request shows here."""
     group = parse_group(group) if isinstance(group, str) else group
@@ -354,7 +410,7 @@ def make_plan(
         )
     else:
         opened = _open_callable(model, source(), taps, layout, skip_bad, fits)
-    return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings)
+    return plan_of(opened, group, variants=variants, acts=acts, declared=declared, settings=settings, scores=scores)
 
 
 def plan_of(
@@ -365,24 +421,26 @@ def plan_of(
     acts: Mapping[str, str | Mapping[str, Any]] | None,
     declared: bool,
     settings: Settings,
+    scores: Mapping[str, str] | None = None,
 ) -> Plan:
     """Return the plan for one group and sample of a model that was opened on its data."""
     picked = chosen_variants(variants, opened.targets)
-    sample, spread = draw_indices(opened.source, settings)
-    blocks = reference_blocks(sample, settings.reference_samples, settings.seed)
-    first = [index for block in blocks for index in block]
-    done = set(first)
+    drawing = draw_indices(opened.source, settings, spread=_wants_spread(picked, opened.targets))
+    units = units_of(opened.source, drawing, settings.cluster)
+    cluster = None if units is None else dict(zip(drawing.sample, units.values(), strict=False))
+    blocks = reference_blocks(drawing.sample, settings.reference_samples, settings.seed, cluster)
+    first = dict.fromkeys(index for block in blocks for index in block)
     acting = input_action(group, opened.shape, settings.interpolation)
     return Plan(
         session=opened.session,
         model=opened.model,
         source=opened.source,
-        indices=(*first, *(i for i in sample if i not in done)),
-        spread_indices=spread if _wants_spread(picked, opened.targets) else (),
+        indices=(*first, *(i for i in drawing.sample if i not in first)),
+        spread_indices=drawing.spread,
         group=group,
         acting=within_disc(acting, wants_disc(settings.mask, acting)),
         feed=opened.feed,
-        targets=opened.targets,
+        targets=declared_scores(scores, opened.targets),
         explicit=opened.explicit,
         variants=picked,
         acts=chosen_acts(acts, opened.targets, declared=declared),
@@ -392,7 +450,8 @@ def plan_of(
         skip_bad=opened.skip_bad,
         input=opened.input,
         constants=opened.constants,
-        notes=opened.notes,
+        notes=(*opened.notes, *drawing.notes),
+        units=units,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from geed_onnx.actions import Interpolation
 from geed_onnx.engine.partial import CellPart, TapPart
 from geed_onnx.engine.plan import Plan
-from geed_onnx.engine.tally import Cell, by_channel
+from geed_onnx.engine.tally import FAINT, Cell, by_channel
 from geed_onnx.estimators import (
     METHOD,
     Deviations,
@@ -28,8 +29,13 @@ from geed_onnx.estimators import (
     value_of,
 )
 from geed_onnx.groups import Group
-from geed_onnx.results import CellTables, Result, finite
-from geed_onnx.variants import largest_value
+from geed_onnx.results import CAUTION, CellTables, Result, finite
+from geed_onnx.variants import SUM_TOLERANCE, largest_value
+
+#: Images below which intervals of scores are known to cover too little.
+FEW_SCORES = 30
+#: Share of the value that one image may carry before it is named, and images from which on any is.
+MOST_OF_VALUE, FEWEST_IMAGES = 0.2, 6
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def record(
         floor=part.floor,
         null=part.null,
         exact=_exact(plan, cell),
+        units=plan.units or {},
     )
     reason = cell.reason or _no_value(tables, plan.settings.level)
     common = _common(plan, tap, cell, part, data, runtime, (*notes, *_notes(plan, tap, cell, part))) | {"key": key}
@@ -156,7 +163,11 @@ def _reference_samples(part: CellPart) -> int:
 def _zero_channels(tap: TapPart, cell: Cell) -> float | None:
     """Return the share of channels of f(x) that are zero everywhere, where the variant goes by channels."""
     channels = len(tap.zero_channels) * tap.shape[0]
-    return sum(tap.zero_channels.values()) / channels if channels and by_channel(cell.variant) else None
+    return (
+        sum(quiet.zero for quiet in tap.zero_channels.values()) / channels
+        if channels and by_channel(cell.variant)
+        else None
+    )
 
 
 def _no_value(tables: Tables, level: float) -> str | None:
@@ -218,6 +229,7 @@ def _common(
         "logits": tap.logits,
         "spread_samples": len(tap.spread) if cell.variant.scale.spread else None,
         "reference_samples": _reference_samples(part),
+        "units": None if plan.units is None else len({plan.units[i] for i in part.sample.ids}),
         "seed": plan.settings.seed,
         "runtime": dict(runtime),
         "notes": notes,
@@ -225,20 +237,75 @@ def _common(
 
 
 def _notes(plan: Plan, tap: TapPart, cell: Cell, part: CellPart) -> tuple[str, ...]:
-    notes = []
-    if tap.logits:
-        notes.append(f"{cell.target.name} does not sum to 1: taken as logits, softmax in float64")
-        if "sigmoid" in cell.target.flags:
-            notes.append(f"{cell.target.name} comes from a sigmoid: a softmax of it is no probability the model states")
+    notes = [*_of_scores(tap, cell, part), *_of_channels(tap, cell), *_of_images(cell, part.sample)]
     folded = [f for f in cell.target.flags if f.startswith("folded-batch-norm")]
     if folded:
         notes.append(f"{cell.target.name} carries a folded batch norm: it is the norm's output, not the convolution's")
     if cell.action is not None and 0 < _reference_samples(part) < len({*plan.motions}):
         notes.append(
-            f"the null has {_reference_samples(part)} reference images for {len({*plan.motions})} motions, so some share"
-            " an image; --reference-samples takes more"
+            f"the null has {_reference_samples(part)} reference images for {len({*plan.motions})} motions, so some"
+            " share an image; --reference-samples takes more"
         )
     return tuple(notes)
+
+
+def _of_scores(tap: TapPart, cell: Cell, part: CellPart) -> Iterator[str]:
+    """Say what scores were taken as, and on whose word."""
+    target = cell.target
+    if tap.logits is None:
+        return
+    if target.scores is not None:
+        yield f"{target.name}: taken as {target.scores}, as --scores says"
+    elif target.logits:
+        yield f"{target.name}: taken as logits, as the graph shows; softmax in float64"
+    elif tap.logits:
+        yield f"{target.name} does not sum to 1: taken as logits, softmax in float64"
+    elif target.logits is None:
+        yield (
+            f"{target.name} sums to 1: taken as probabilities, which the graph does not show; if it holds logits, add"
+            f" --scores {target.name}=logits"
+        )
+    if tap.logits and "sigmoid" in target.flags:
+        yield f"{target.name} comes from a sigmoid: a softmax of it is no probability the model states"
+    if tap.missed > SUM_TOLERANCE:
+        yield (
+            f"{target.name} sums to 1 only within {tap.missed:.2g}, as narrow number formats round: clipped at 0 and"
+            " made to sum to 1"
+        )
+    if 0 < len(part.sample) < FEW_SCORES:
+        yield (
+            f"{CAUTION}{target.name}: intervals of scores on fewer than {FEW_SCORES} images, here {len(part.sample)},"
+            " miss the truth more often than they state, since a few images may carry the value"
+        )
+
+
+def _of_channels(tap: TapPart, cell: Cell) -> Iterator[str]:
+    """Say that channels next to zero decide as much as any other, where they do."""
+    faint = [quiet.faint for quiet in tap.zero_channels.values()]
+    form = cell.variant.m.per_channel
+    if faint and form is not None and form.weights is None and median(faint) >= 1:
+        yield (
+            f"{CAUTION}{cell.target.name}: {median(faint):.0f} of {tap.shape[0]} channels carry less than {FAINT:g} of"
+            " the mean channel's norm in most images, and count as much as any other; --variant channelwise-weighted"
+            " counts channels by their norm"
+        )
+
+
+def _of_images(cell: Cell, table: Deviations) -> Iterator[str]:
+    """Name the image that carries much of the value, which no interval foresees."""
+    m, n = cell.variant.m, len(table)
+    if n < FEWEST_IMAGES or not np.isfinite(table.values).all():
+        return
+    above = np.maximum(table.values.mean(axis=1) - m.optimum, 0.0)
+    total, worst = float(above.sum()), int(above.argmax())
+    if total <= n * (0.0 if m.homogeneous else m.resolution):
+        return
+    share = float(above[worst]) / total
+    if share > max(MOST_OF_VALUE, 2 / n):
+        yield (
+            f"{CAUTION}{cell.target.name}: image {table.ids[worst]!r} carries {100 * share:.0f} % of the value of"
+            f" {cell.variant.name}: intervals foresee no image of its kind that the sample happens to lack"
+        )
 
 
 def _without_value(plan: Plan, tables: Tables) -> dict[str, Any]:

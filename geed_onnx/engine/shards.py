@@ -96,6 +96,8 @@ def finish(plan: Plan, partial: Partial) -> list[Measured]:
         "preprocessing": how.to_json() if how else "as is",
         "mask": "disc" if plan.masked else None,
     }
+    if plan.settings.cluster is not None:
+        data["cluster"] = plan.settings.cluster
     rows = min(s.rows for s in partial.shares.values())
     runtime = {**partial.shares[0].facts.to_json(), "batch": rows, "geed_onnx": _version()}
     known = plan_facts(plan, partial.images.hexdigest(), partial.points.hexdigest())
@@ -195,7 +197,7 @@ class _Share:
         self._run_points(points)
 
     def _first(self) -> Batch:
-        """Return the first two images of the sample: two, so that a session can tell whether a batch mixes its images."""
+        """Return the first two images: two, so that a session can tell whether a batch mixes its images."""
         indices = self.plan.indices if self.plan.skip_bad else self.plan.indices[:2]
         head = list(islice(self._read(indices, 0), 2))
         if not head:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, output_action, turn_classes, within_disc
-from geed_onnx.engine.partial import CellPart, TapPart
+from geed_onnx.actions import Action, on_logs, output_action, turn_classes, within_disc
+from geed_onnx.ending import put_away, temporary_folder
+from geed_onnx.engine.partial import CellPart, Quiet, TapPart
 from geed_onnx.engine.passes import Batch, Block
 from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.errors import ActionError, MeasureError
 from geed_onnx.estimators import Broken, Deviations, Floats
 from geed_onnx.variants import (
     Null,
+    Readings,
     Variant,
     anchored_null,
-    as_probabilities,
-    Readings,
     broken_null,
     deviations,
+    log_probabilities,
+    looks_doubtful,
     looks_like_probabilities,
+    missed,
     readings,
     shifts,
 )
 
 Array = npt.NDArray[Any]
 
+#: Channels below this share of the mean norm of an image's channels are next to zero.
+FAINT = 1e-5
 #: Orbits of a block beyond this are kept in a temporary file, not in memory.
 REFERENCE_BYTES = 1 << 30
 #: Broken orbits of a block are put together this many bytes at a time.
@@ -97,6 +101,7 @@ def _cell(plan: Plan, target: Target, variant: Variant, shape: tuple[int, ...]) 
     spec = plan.acts.get(target.name, variant.action)
     try:
         action = output_action(spec, plan.group, shape, plan.settings.interpolation)
+        action = on_logs(action) if target.kind == "probability" else action
         action = within_disc(action, plan.masked and target.kind == "map")
     except ActionError as error:
         if plan.explicit or target.name in plan.acts:
@@ -142,8 +147,9 @@ class Gathered:
     rows: list[Rows]
     logits: bool | None = None
     spread: dict[str, Array] = field(default_factory=dict)
-    zero_channels: dict[str, int] = field(default_factory=dict)
+    zero_channels: dict[str, Quiet] = field(default_factory=dict)
     sizes: dict[str, float] = field(default_factory=dict)
+    missed: float = 0.0
     centres: dict[int, list[Array]] = field(default_factory=dict)
     """{block: f(x) of its images, each (1, …)}"""
     orbits: list[list[Array]] = field(default_factory=list)
@@ -158,7 +164,13 @@ class Gathered:
         """Return it as plain data keyed by image."""
         cells = tuple(r.part() for r in self.rows)
         return TapPart(
-            self.shape, self.logits, cells, dict(self.spread), dict(self.zero_channels), dict(self.sizes)
+            self.shape,
+            self.logits,
+            cells,
+            dict(self.spread),
+            dict(self.zero_channels),
+            dict(self.sizes),
+            self.missed,
         )
 
 
@@ -171,10 +183,12 @@ class TapDigest:
     nulls: list[Floats | None]
     spread: dict[str, Array]
     orbits: list[list[Array]]
-    zero_channels: list[int]
-    """by image: how many channels of f(x) are zero everywhere; empty where no variant goes by channels"""
+    zero_channels: list[Quiet]
+    """by image: how many channels of f(x) are zero, or nearly; empty where no variant goes by channels"""
     sizes: list[float]
     """by image: ‖f(x)‖; empty where every distance is free of the features' scale"""
+    missed: float
+    """how far probabilities were from summing to 1, at most"""
 
 
 class Tally:
@@ -188,7 +202,7 @@ class Tally:
         self._gathered: dict[str, Gathered] = {}
         self._spread = frozenset(plan.spread_indices)
         self._spooled = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: Path | None = None
 
     def parts(self) -> dict[str, TapPart]:
         """Return {tap: what the images taken in so far leave behind}, in the order of the taps."""
@@ -200,7 +214,7 @@ class Tally:
             gathered.orbits.clear()
             gathered.centres.clear()
         if self._folder is not None:
-            self._folder.cleanup()
+            put_away(self._folder)
 
     # --- binding ------------------------------------------------------------------------------------------------
 
@@ -213,9 +227,7 @@ class Tally:
                     f"tap {target.name!r} has one class only, whose softmax is always 1: measure it as"
                     f" {target.name}:vector"
                 )
-            logits = None
-            if target.kind == "probability":
-                logits = target.logits is True or not looks_like_probabilities(y)
+            logits = _logits(target, y) if target.kind == "probability" else None
             rows = [Rows(cell) for cell in cells_of(self._plan, target, y.shape[1:])]
             self._gathered[target.name] = Gathered(target, y.shape[1:], rows, logits)
 
@@ -273,6 +285,7 @@ class Tally:
             orbits=[[y[b : b + 1] for y in elements] for b in range(len(batch.ids))] if whole else [],
             zero_channels=self._zero_channels(gathered, elements[0]),
             sizes=_sizes(gathered, elements[0]),
+            missed=0.0 if gathered.logits is not False else max(map(missed, raw)),
         )
 
     def _others(self, gathered: Gathered, cell: Cell, batch: Batch) -> list[Array] | None:
@@ -315,6 +328,7 @@ class Tally:
         for gathered, digest in zip(self._gathered.values(), digests, strict=True):
             gathered.zero_channels |= zip(batch.ids, digest.zero_channels, strict=False)
             gathered.sizes |= zip(batch.ids, digest.sizes, strict=False)
+            gathered.missed = max(gathered.missed, digest.missed)
             gathered.spread |= digest.spread
             gathered.orbits.extend([self._kept(y) for y in orbit] for orbit in digest.orbits)
             kept = zip(gathered.measured, digest.rows, digest.floors, digest.nulls, strict=True)
@@ -339,19 +353,18 @@ class Tally:
             _check_finite(name, y, ids, g)
         if gathered.target.kind != "probability":
             return y
-        if not gathered.logits and not looks_like_probabilities(y):
-            raise MeasureError(
-                f"tap {name!r} sums to 1 for the first images, but not for all of {ids[0]!r} and those after it; tap"
-                " the logits instead"
-            )
-        return as_probabilities(y, logits=bool(gathered.logits))
+        if not gathered.logits:
+            if gathered.target.logits is None and not looks_like_probabilities(y):
+                raise MeasureError(
+                    f"tap {name!r} sums to 1 for the first images, but not for all of {ids[0]!r} and those after it;"
+                    f" tap the logits instead, or declare what it is: {_declare(name)}"
+                )
+            _check_scores(name, y, ids, g)
+        return log_probabilities(y, logits=bool(gathered.logits))
 
-    def _zero_channels(self, gathered: Gathered, y: Array) -> list[int]:
-        """Return by image how many channels of f(x) are zero everywhere, where a variant goes by channels."""
-        if not any(by_channel(r.cell.variant) for r in gathered.rows):
-            return []
-        alive = y.reshape(*y.shape[:2], -1).any(axis=2)
-        return [int(n) for n in alive.shape[1] - np.count_nonzero(alive, axis=1)]
+    def _zero_channels(self, gathered: Gathered, y: Array) -> list[Quiet]:
+        """Return by image how many channels of f(x) are zero, or nearly, where a variant goes by channels."""
+        return quiet_channels(y) if any(by_channel(r.cell.variant) for r in gathered.rows) else []
 
     # --- spread points ------------------------------------------------------------------------------------------
 
@@ -361,7 +374,9 @@ class Tally:
         """Return f(x) `(B, …)` of the un-transformed spread points by id, where a variant needs M."""
         if not any(r.cell.variant.scale.spread for r in gathered.measured):
             return {}
-        return {name: row.copy() for name, row, inside in zip(ids, y, wanted, strict=True) if inside}
+        # M is of the probabilities themselves
+        points = np.exp(y) if gathered.target.kind == "probability" else y
+        return {name: row.copy() for name, row, inside in zip(ids, points, wanted, strict=True) if inside}
 
     def add_points(self, ids: Sequence[str], outputs: dict[str, Array]) -> None:
         """Take in spread points that are not of the sample, `{tap: (B, …)}`."""
@@ -377,8 +392,8 @@ class Tally:
         if self._spooled <= REFERENCE_BYTES:
             return y
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="geed-onnx-")
-        name = os.path.join(self._folder.name, f"{self._spooled}.npy")
+            self._folder = temporary_folder()
+        name = self._folder / f"{self._spooled}.npy"
         file: Array = np.lib.format.open_memmap(name, mode="w+", dtype=y.dtype, shape=y.shape)
         file[:] = y
         return file
@@ -404,7 +419,7 @@ class Tally:
             gathered.orbits.clear()
         self._spooled = 0
         if self._folder is not None:
-            self._folder.cleanup()
+            put_away(self._folder)
             self._folder = None
 
     def _null(self, gathered: Gathered, rows: Rows, n: int) -> Null:
@@ -419,8 +434,8 @@ class Tally:
             return np.concatenate([orbits[j][group.product(g, h)] for j, h in zip(images, turns, strict=True)])
 
         size = group.order * orbits[0][0].nbytes
-        rows = max(1, BROKEN_BYTES // max(size, 1))
-        return broken_null(orbit, len(orbits), steps, cell.bound, cell.variant.m, rows)
+        at_once = max(1, BROKEN_BYTES // max(size, 1))
+        return broken_null(orbit, len(orbits), steps, cell.bound, cell.variant.m, at_once)
 
 
 def by_channel(variant: Variant) -> bool:
@@ -438,8 +453,8 @@ def _by_orbit(values: Floats, steps: Sequence[int]) -> Floats:
 def _floor_of_passes(cell: Cell, returned: list[Array]) -> Floats:
     """Return what resampling the input costs, from f(g⁻¹(g x)): those images were resampled twice.
 
-    The value's were resampled once, so that half of the excess over the optimum stands, and a quarter where the distance
-    is quadratic in the error.
+    The value's were resampled once, so that half of the excess over the optimum stands, and a quarter where the
+    distance is quadratic in the error.
     """
     acted = [cell.bound(g, y) for g, y in enumerate(returned)]
     m = cell.variant.m
@@ -458,6 +473,50 @@ def _sizes(gathered: Gathered, y: Array) -> list[float]:
     if not any(r.cell.variant.m.homogeneous for r in gathered.rows):
         return []
     return [float(np.linalg.norm(row.astype(np.float64))) for row in y]
+
+
+def quiet_channels(y: Array) -> list[Quiet]:
+    """Return for each of `(B, C, …)` how many channels are zero, and how many are below `FAINT` of the mean norm."""
+    flat = y.reshape(*y.shape[:2], -1).astype(np.float64 if y.dtype == np.float64 else np.float32, copy=False)
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        norms = np.sqrt(np.vecdot(flat, flat), dtype=np.float64)
+    silent = norms == 0
+    # squares of what is tiny vanish before it does
+    silent[silent] = ~flat[silent].any(axis=1)
+    faint = (norms < FAINT * norms.mean(axis=1, keepdims=True)) & ~silent
+    return [Quiet(int(z), int(n)) for z, n in zip(silent.sum(axis=1), faint.sum(axis=1), strict=True)]
+
+
+def _logits(target: Target, y: Array) -> bool:
+    """Return whether a scores tap holds logits: as declared, as the graph shows, else as first values look.
+
+    Raises
+    ------
+    MeasureError
+        If none of them tells.
+    """
+    if target.logits is not None:
+        return target.logits
+    if looks_doubtful(y):
+        raise MeasureError(
+            f"tap {target.name!r} lies in [0, 1] and sums to 1 only within {missed(y):.2g}: probabilities that were"
+            f" rounded, or scores that are none, and the graph shows no softmax; declare which: {_declare(target.name)}"
+        )
+    return not looks_like_probabilities(y)
+
+
+def _declare(tap: str) -> str:
+    return f"--scores {tap}=probabilities or --scores {tap}=logits"
+
+
+def _check_scores(name: str, y: Array, ids: Sequence[str], g: int) -> None:
+    """Refuse distributions of which nothing is left once they are clipped at 0."""
+    empty = ~(y.max(axis=-1) > 0).reshape(len(y), -1).all(axis=1)
+    if empty.any():
+        raise MeasureError(
+            f"tap {name!r} holds nothing above 0 for image {ids[int(empty.argmax())]!r} (group element {g}), so it is"
+            f" no probabilities there; if it holds logits, say so with --scores {name}=logits"
+        )
 
 
 def _check_finite(name: str, y: Array, ids: Sequence[str], g: int) -> None:

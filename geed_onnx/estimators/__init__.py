@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
-from geed_onnx.estimators.intervals import AROUND, METHOD, REFERENCE, SAMPLE, Change, Estimate, interval, reach
+from geed_onnx.estimators.intervals import (
+    AROUND,
+    METHOD,
+    REFERENCE,
+    SAMPLE,
+    Change,
+    Estimate,
+    hull,
+    interval,
+    reach,
+)
 from geed_onnx.estimators.normalising import Normaliser, Spread, normalisers, spread
 from geed_onnx.estimators.paired import (
     Equivalence,
@@ -54,6 +64,7 @@ __all__ = [
     "check_margin",
     "difference",
     "equivalence",
+    "hull",
     "interval",
     "merge",
     "no_spread",

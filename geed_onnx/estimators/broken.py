@@ -42,9 +42,7 @@ class Broken:
 
     def merge(self, other: Broken) -> Broken:
         """Return the union by image id; `MeasureError` where one image has two different rows."""
-        return Broken(
-            merge(self.values, other.values), merge(self.taken, other.taken), merge(self.lost, other.lost)
-        )
+        return Broken(merge(self.values, other.values), merge(self.taken, other.taken), merge(self.lost, other.lost))
 
     def columns(self, elements: Sequence[int]) -> Broken:
         """Return the table of some elements alone; f̂ stays as it was."""

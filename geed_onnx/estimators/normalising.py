@@ -39,7 +39,7 @@ class Spread:
     scale: float
 
     def left(self, units: npt.NDArray[np.intp], count: int) -> Floats:
-        """Return M without each of `count` units, whose numbers by point are `units`, (count,); NaN without a pair left."""
+        """Return M without each of `count` units, whose numbers by point are `units`; NaN without a pair left."""
         sums = self.pairs.sum(axis=1)
         within = (self.pairs * (units[:, None] == units)).sum(axis=1) / 2
         gone = np.bincount(units, sums - within, count)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
 from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.deviations import Deviations, Floats
 from geed_onnx.estimators.intervals import AROUND, REFERENCE, SAMPLE, Change, Estimate, interval, reach
@@ -170,12 +171,12 @@ def value_of(tables: Tables, level: float) -> Estimate:
     if tables.spread is not None:
         # E/M is bounded only where the optimum is 0 (M is uncertain itself)
         hard = (0.0 if tables.normalised(tables.optimum) == 0 else -np.inf, np.inf)
-    ends = (tables.normalised(tables.optimum), tables.normalised(tables.largest))
-    return interval(change, level, tables.n, hard, hidden=ends, exact=tables.exact)
+    low, high = sorted(tables.normalised(end) for end in (tables.optimum, tables.largest))
+    return interval(change, level, tables.n, hard, hidden=(low, high), exact=tables.exact)
 
 
 def no_spread(tables: Tables, level: float) -> str | None:
-    """Return why a value relative to M has none: M is no fit divisor, or may be of either sign and is not told from 0."""
+    """Return why a value relative to M has none: M is no divisor, or may have either sign and is not told from 0."""
     if tables.spread is None:
         return None
     if len(tables.spread.ids) < 2:
@@ -279,9 +280,7 @@ def leaving_out(
     return Change.of(value, left.ids, change, block)
 
 
-def _left(
-    table: Deviations, rows: Callable[[Sequence[str]], npt.NDArray[np.intp]], units: int
-) -> tuple[float, Floats]:
+def _left(table: Deviations, rows: Callable[[Sequence[str]], npt.NDArray[np.intp]], units: int) -> tuple[float, Floats]:
     """Return the floor, and the floor without each unit, (units,); NaN where nothing is left."""
     per_image, own = table.per_image, rows(table.ids)
     total, left = float(per_image.sum()), len(per_image) - np.bincount(own, minlength=units)

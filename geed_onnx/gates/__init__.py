@@ -9,10 +9,11 @@
 """
 
 from geed_onnx.gates.judging import judge
-from geed_onnx.gates.threshold import Threshold, parse_threshold, suite_thresholds
+from geed_onnx.gates.threshold import LIMITS, Threshold, parse_threshold, suite_thresholds
 from geed_onnx.gates.verdict import VERDICT_SCHEMA, Judged, Outcome, Verdict
 
 __all__ = [
+    "LIMITS",
     "VERDICT_SCHEMA",
     "Judged",
     "Outcome",

@@ -14,11 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from geed_onnx.errors import UsageError, suggestion
-from geed_onnx.estimators import Change, interval
+from geed_onnx.estimators import Change, hull
+from geed_onnx.gates.ends import ends_at
 from geed_onnx.gates.threshold import Threshold
 from geed_onnx.gates.verdict import finite
 from geed_onnx.results import CellTables, Collection, Result
-from geed_onnx.variants import parse_variant
+from geed_onnx.variants import parse_variant, range_of
 
 #: Differences below this are none, whatever a distance says of itself.
 SLACK = 1e-9
@@ -37,8 +38,9 @@ class Excess:
 
     Attributes
     ----------
-    value, low, high : float
-        Without an interval (one image) all the same.
+    value : float
+    low, high : float or None
+        None where an end is not known.
     limit : float
         optimum + (1 + r) d_base: what the value may be at most.
     paired : bool
@@ -46,10 +48,12 @@ class Excess:
     """
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     limit: float
     paired: bool
+    rescaled: bool = False
+    """whether the ends were made of printed intervals at another level"""
 
 
 def find(result: Result, baseline: Collection) -> Found:
@@ -135,9 +139,7 @@ def refuse_moving_optimum(threshold: Threshold) -> None:
     """
     if not threshold.relative or threshold.on == "calibrated":
         return
-    variant = parse_variant(threshold.variant)
-    best = variant.m.optimum
-    if variant.scale.spread is not None and variant.scale.apply(best, 0.25) != variant.scale.apply(best, 0.5):
+    if parse_variant(threshold.variant).optimum_moves:
         raise UsageError(
             f"threshold {threshold.text}: the optimum of {threshold.variant} moves with the network's own spread M, so"
             " raw values of two networks have no common scale to be worse on; use latent-cosine-bounded, or"
@@ -150,19 +152,22 @@ def excess(
     new: Result,
     base: Result,
     tables: tuple[CellTables | None, CellTables | None],
+    level: float,
 ) -> Excess | str:
-    """Return how much worse than (1 + r) times the baseline's deviation a result's is, or why it cannot be told.
+    """Return how much worse than (1 + r) times the baseline's deviation a result's is, at a level, or why not.
 
     With tables on both sides the two are compared image by image: leaving out an image changes d_new − (1 + r) d_base
-    by the one change minus (1 + r) times the other.  Without, the intervals are taken as independent and combined by
-    MOVER (Zou & Donner 2008), which for images in common is wider, so that less is shown to be worse.
+    by the one change minus (1 + r) times the other (`hull`).  Without, the intervals are taken as independent and
+    combined by MOVER (Zou & Donner 2008), which for images in common is wider, so that less is shown to be worse.  A
+    result against itself is exact.
     """
     on = threshold.on
     value, before = finite(getattr(new, on)), finite(getattr(base, on))
     if value is None:
         return "there is no value"
     if before is None:
-        return f"the baseline has no {'calibrated ' if on == 'calibrated' else ''}value: {base.reason}"
+        why = (base.calibrated_reason if on == "calibrated" else None) or base.reason
+        return f"the baseline has no {'calibrated ' if on == 'calibrated' else ''}value: {why}"
     optimum, best = (0.0, 0.0) if on == "calibrated" else (finite(new.optimum), finite(base.optimum))
     if optimum is None or best is None:
         return "no optimum to measure the deviation from"
@@ -170,32 +175,36 @@ def excess(
     # rounding can leave a perfect baseline a hair below its optimum
     limit = optimum + factor * max(before - best, 0.0)
     worse = value - limit
-    pairs = _paired(on, *tables)
+    if new.key is not None and new.key == base.key and value == before:
+        return Excess(worse, worse, worse, limit, True)
+    pairs = _paired(on, new, tables)
     if pairs is not None:
-        estimate = interval(weighted(*pairs.changes, worse, factor), new.level, pairs.images)
-        low, high = estimate.low, estimate.high
-        return Excess(worse, worse if low is None else low, worse if high is None else high, limit, True)
-    prefix = "calibrated_" if on == "calibrated" else ""
-    low, high = (finite(getattr(new, f"{prefix}{end}")) for end in ("low", "high"))
-    base_low, base_high = (finite(getattr(base, f"{prefix}{end}")) for end in ("low", "high"))
+        (least, most), (least_base, most_base) = range_of(new, on), range_of(base, on)
+        hidden = least - limit - factor * (most_base - before), most - limit - factor * (least_base - before)
+        found = hull(weighted(*pairs.changes, worse, factor), level, pairs.units, hidden)
+        return Excess(worse, found.low, found.high, limit, True)
+    ends, base_ends = ends_at(new, on, level, tables[0]), ends_at(base, on, level, tables[1])
+    low, high, base_low, base_high = *ends[:2], *base_ends[:2]
+    rescaled = ends.rescaled or base_ends.rescaled
     if low is None or high is None or base_low is None or base_high is None:
-        return Excess(worse, worse, worse, limit, False)
+        return Excess(worse, None, None, limit, False, rescaled)
     down = math.hypot(value - low, factor * (base_high - before))
     up = math.hypot(high - value, factor * (before - base_low))
-    return Excess(worse, worse - down, worse + up, limit, False)
+    return Excess(worse, worse - down, worse + up, limit, False, rescaled)
 
 
 class _Pairs(NamedTuple):
     changes: tuple[Change, Change]
-    images: int
+    units: int
 
 
-def _paired(on: str, new: CellTables | None, base: CellTables | None) -> _Pairs | None:
+def _paired(on: str, result: Result, tables: tuple[CellTables | None, CellTables | None]) -> _Pairs | None:
     """Return the changes of both, where both are known over the same images."""
+    new, base = tables
     if new is None or base is None or new.deviations.ids != base.deviations.ids:
         return None
     a, b = getattr(new, on), getattr(base, on)
-    return None if a is None or b is None else _Pairs((a, b), len(new.deviations))
+    return None if a is None or b is None else _Pairs((a, b), result.unit_count)
 
 
 def weighted(new: Change, base: Change, value: float, factor: float) -> Change:

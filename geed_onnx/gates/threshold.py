@@ -16,13 +16,13 @@ from geed_onnx.variants import parse_variant
 CALIBRATED = "calibrated:"
 #: What a failed cell says where it stands for all taps, or for all variants, of its model.
 ALL = "*"
-FORM = (
-    "VARIANT=NUMBER, as in softmax=0.05, calibrated:softmax=0.1, scores@softmax=0.05 (one tap) or softmax=+2% (worse"
-    " than the baseline)"
-)
+FORM = "VARIANT=NUMBER, as in softmax=0.05, calibrated:softmax=0.1, scores@softmax=0.05 (one tap)"
+WORSE = " or softmax=+2% (worse than the baseline)"
 #: What a threshold picks its results by, in the order in which it is looked at.
 FIELDS = ("variant", "model", "group", "data", "tap")
-KEYS = ("variant", "above", "worse_by", "on", "tap", "model", "group", "data")
+#: The keys of a suite that give the limit; one of them.
+LIMITS = ("above", "below", "worse_by")
+KEYS = ("variant", *LIMITS, "on", "tap", "model", "group", "data", "prove", "family_wise")
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,12 @@ class Threshold:
     tap, model, group, data : str
         Globs, of the tap's name or module path, the model's name, the group's name, the data's address; a name itself
         matches too, whatever characters it has.
+    below : bool
+        Whether `limit` is what the value may be at least: too large an invariance crosses.
+    prove : bool
+        Whether a value must be shown to be within the limit: an undecided one closes the gate.
+    family_wise : bool
+        Whether all its results together cross by chance no more often than one would (Holm).
     """
 
     variant: str
@@ -52,6 +58,9 @@ class Threshold:
     model: str = "*"
     group: str = "*"
     data: str = "*"
+    below: bool = False
+    prove: bool = False
+    family_wise: bool = False
 
     def applies_to(self, result: Result) -> bool:
         """Say whether a result is held against this threshold.
@@ -75,10 +84,14 @@ class Threshold:
 
     @property
     def text(self) -> str:
-        """How it is written: `[TAP@][calibrated:]VARIANT=LIMIT`, and the globs that text has no form for."""
+        """How it is written: `[TAP@][calibrated:]VARIANT=LIMIT`, and what that text has no form for.
+
+        A limit that a value may be at least is written `≥` in place of `=`.
+        """
         limit = f"+{100 * self.limit:g}%" if self.relative else f"{self.limit:g}"
         others = [f"{name} {getattr(self, name)}" for name in ("model", "group", "data") if getattr(self, name) != "*"]
-        return f"{self.subject}={limit}" + (f" ({', '.join(others)})" if others else "")
+        others += [word for word, set_ in (("prove", self.prove), ("family-wise", self.family_wise)) if set_]
+        return f"{self.subject}{'≥' if self.below else '='}{limit}" + (f" ({', '.join(others)})" if others else "")
 
     @property
     def subject(self) -> str:
@@ -103,16 +116,16 @@ def names_of(result: Result, field: str) -> tuple[str, ...]:
     return tuple(str(n) for n in names if n)
 
 
-def parse_threshold(text: str, what: str = "threshold") -> Threshold:
+def parse_threshold(text: str, what: str = "threshold", *, below: bool = False) -> Threshold:
     """Return the threshold written as `[TAP@][calibrated:]VARIANT=LIMIT`.
 
-    LIMIT is a number, which the value may be at most, or `+NUMBER%`, by which its deviation above the optimum may be
-    larger than the baseline's.  The limit stands after the last `=`, the tap (a glob) before the last `@`: tensor names
-    may hold either, variants hold neither.  `calibrated:` is no kind of tap, so it is not mistaken for the first part
-    of a variant in its general form (``map:pixels:relative-l2``).
+    LIMIT is a number, which the value may be at most (`below`: at least), or `+NUMBER%`, by which its deviation above
+    the optimum may be larger than the baseline's.  The limit stands after the last `=`, the tap (a glob) before the
+    last `@`: tensor names may hold either, variants hold neither.  `calibrated:` is no kind of tap, so it is not
+    mistaken for the first part of a variant in its general form (``map:pixels:relative-l2``).
 
-    >>> parse_threshold("softmax=0.05")
-    Threshold(variant='softmax', limit=0.05, on='value', relative=False, tap='*', model='*', group='*', data='*')
+    >>> parse_threshold("softmax=0.05") == Threshold("softmax", 0.05)
+    True
     >>> parse_threshold("block*@calibrated:map:pixels:relative-l2=+2%").text
     'block*@calibrated:map:pixels:relative-l2=+2%'
 
@@ -123,17 +136,20 @@ def parse_threshold(text: str, what: str = "threshold") -> Threshold:
     UsageError
         If the text has another form; `what` names the option in it.
     """
+    form = FORM if below else FORM + WORSE
     head, sign, tail = text.rpartition("=")
     tap, at, name = head.rpartition("@")
     if not sign or not tail.strip() or (at and not tap):
-        raise UsageError(f"{what} {text!r}: expected {FORM}")
+        raise UsageError(f"{what} {text!r}: expected {form}")
     on: Literal["value", "calibrated"] = "calibrated" if name.startswith(CALIBRATED) else "value"
     name = name.removeprefix(CALIBRATED)
     if not name:
-        raise UsageError(f"{what} {text!r}: expected {FORM}")
+        raise UsageError(f"{what} {text!r}: expected {form}")
     variant = parse_variant(name).name
     limit, relative = _limit(text, tail.strip(), what)
-    return Threshold(variant, limit, on, relative, tap or "*")
+    if relative and below:
+        raise UsageError(f"{what} {text!r}: expected a number; what is relative to a baseline is given to --fail-above")
+    return Threshold(variant, limit, on, relative, tap or "*", below=below)
 
 
 def _limit(text: str, tail: str, what: str) -> tuple[float, bool]:
@@ -192,9 +208,10 @@ def _from_table(table: Mapping[str, Any], where: str) -> Threshold:
     for key in table:
         if key not in KEYS:
             raise DataError(f"{where}: unknown key {key!r}{suggestion(key, KEYS)}")
-    limits = [k for k in ("above", "worse_by") if k in table]
+    limits = [k for k in LIMITS if k in table]
     if len(limits) != 1:
-        raise DataError(f"{where}: expected above or worse_by, one of them, got {' and '.join(limits) or 'neither'}")
+        got = " and ".join(limits) or "none"
+        raise DataError(f"{where}: expected above, below or worse_by, one of them, got {got}")
     limit, relative = table[limits[0]], limits == ["worse_by"]
     if isinstance(limit, bool) or not isinstance(limit, int | float) or math.isnan(limit) or (relative and limit < 0):
         kind = "a number, 0 or more" if relative else "a number"
@@ -207,4 +224,8 @@ def _from_table(table: Mapping[str, Any], where: str) -> Threshold:
             raise DataError(f"{where}.{key}: expected a text, got {got}")
     if said["on"] not in ("value", "calibrated"):
         raise DataError(f"{where}.on: unknown word {said['on']!r}{suggestion(said['on'], ('value', 'calibrated'))}")
-    return Threshold(**said, limit=float(limit), relative=relative)
+    flags = {k: table.get(k, False) for k in ("prove", "family_wise")}
+    for key, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise DataError(f"{where}.{key}: expected true or false, got {flag!r:.60}")
+    return Threshold(**said, **flags, limit=float(limit), relative=relative, below=limits == ["below"])

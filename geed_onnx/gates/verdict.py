@@ -11,7 +11,7 @@ from geed_onnx.gates.threshold import Threshold
 from geed_onnx.results import Result
 
 VERDICT_SCHEMA = "geed-gate/1"
-Outcome = Literal["holds", "crossed", "no value"]
+Outcome = Literal["holds", "crossed", "undecided", "no value"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,18 @@ class Judged:
 
     Attributes
     ----------
-    outcome : {"holds", "crossed", "no value"}
-        `no value`: there is no number to judge (a failed cell, an uncalibrated value, no baseline), so nothing shows
-        that it holds, and the threshold counts as crossed.
+    outcome : {"holds", "crossed", "undecided", "no value"}
+        `holds` where the whole interval is within the limit, `crossed` where all of it is beyond, `undecided` where the
+        limit lies in it or an end is not known.  `no value`: there is no number to judge (a failed cell, an
+        uncalibrated value, no baseline), so nothing shows that it holds.
     observed : float or None
         The value that was judged: `value` or `calibrated`.
     low, high : float or None
-        Its interval as it was judged.  For a relative threshold it is the interval of (observed − limit), in which the
-        baseline's uncertainty is too, moved to the observed value's scale.  Without an interval (one image) both are
-        the observed value.
+        Its interval as it was judged; None where an end is not known (one image, for one).  For a relative threshold it
+        is the interval of (observed − limit), in which the baseline's uncertainty is too, moved to the observed value's
+        scale.
     limit : float or None
-        What it may be at most, on the observed value's scale; `crossed` where `low` lies above it.
+        What it may be at most (`below`: at least), on the observed value's scale.
     message : str
         One sentence: which variant of which tap, what it is, what it may be.
     baseline : Result or None
@@ -39,6 +40,11 @@ class Judged:
         For a relative threshold: whether it was compared with the baseline image by image.
     reason : str or None
         Why there is nothing to judge.
+    level : float or None
+        Of the end that says whether it crosses (`low`, or `high` for a limit from below): the result's own, or with
+        Holm's correction the one that this cell was judged at among `family` cells.
+    family : int or None
+        How many cells share the chance of crossing; None where each has its own.
     """
 
     result: Result
@@ -52,28 +58,39 @@ class Judged:
     baseline: Result | None = None
     paired: bool | None = None
     reason: str | None = None
+    level: float | None = None
+    family: int | None = None
 
     @property
     def crossed(self) -> bool:
-        """Whether the gate is closed to it."""
-        return self.outcome != "holds"
+        """Whether the gate is closed to it: crossed or without a value, and undecided where it must be proven."""
+        return self.outcome in ("crossed", "no value") or (self.outcome == "undecided" and self.threshold.prove)
+
+    @property
+    def end(self) -> float | None:
+        """The end of the interval that says whether it crosses: the lower one, of a limit from below the upper one."""
+        return self.high if self.threshold.below else self.low
 
     @property
     def sure(self) -> bool:
         """Whether the whole interval lies on one side of the limit."""
         if self.limit is None or self.low is None or self.high is None:
             return False
+        if self.threshold.below:
+            return self.low >= self.limit or self.high < self.limit
         return self.low > self.limit or self.high <= self.limit
 
     @property
     def excess(self) -> float:
-        """How far the judged end lies above the limit (below: negative), on the calibrated scale where there is one.
+        """How far the judged end lies beyond the limit (within: negative), on the calibrated scale where there is one.
 
-        Orders results of unlike variants, the worst largest; infinite where there is no value.
+        Orders results of unlike variants, the worst largest; infinite where there is no value.  The value itself stands
+        in for an end that is not known.
         """
-        if self.low is None or self.limit is None:
+        end = self.observed if self.end is None else self.end
+        if self.outcome == "no value" or end is None or self.limit is None:
             return math.inf
-        excess = self.low - self.limit
+        excess = self.limit - end if self.threshold.below else end - self.limit
         floor, null = self.result.floor, self.result.null
         if self.threshold.on == "value" and floor is not None and null is not None and null != floor:
             return excess / abs(null - floor)
@@ -98,11 +115,14 @@ class Judged:
             "high": finite(self.high),
             "limit": finite(self.limit),
             "level": r.level,
+            "judged_level": self.level,
+            "family": self.family,
             "threshold": {
                 "text": t.text,
-                "above": None if t.relative else finite(t.limit),
+                "above": None if t.relative or t.below else finite(t.limit),
+                "below": finite(t.limit) if t.below else None,
                 "worse_by": t.limit if t.relative else None,
-                **{k: getattr(t, k) for k in ("tap", "model", "group", "data")},
+                **{k: getattr(t, k) for k in ("tap", "model", "group", "data", "prove", "family_wise")},
             },
             "baseline": None if b is None else {"model": b.label, "value": finite(b.value), "key": b.key},
             "paired": self.paired,
@@ -140,8 +160,13 @@ class Verdict:
 
     @property
     def crossed(self) -> tuple[Judged, ...]:
-        """What crossed its threshold, or has no value to show that it holds; empty: the gate is open."""
+        """What the gate is closed to; empty: it is open."""
         return tuple(j for j in self.judged if j.crossed)
+
+    @property
+    def undecided(self) -> tuple[Judged, ...]:
+        """What neither holds nor crosses, whether or not that closes the gate."""
+        return tuple(j for j in self.judged if j.outcome == "undecided")
 
     @property
     def thresholds(self) -> tuple[Threshold, ...]:
@@ -150,5 +175,5 @@ class Verdict:
 
     @property
     def worst_first(self) -> tuple[Judged, ...]:
-        """What was judged: without a value first, then by how far it lies above its limit."""
-        return tuple(sorted(self.judged, key=lambda j: (not j.crossed, -j.excess)))
+        """What was judged: what the gate is closed to first, then undecided; by how far it lies beyond its limit."""
+        return tuple(sorted(self.judged, key=lambda j: (not j.crossed, j.outcome == "holds", -j.excess)))

@@ -11,7 +11,7 @@ from geed_onnx.comparisons import Comparison
 from geed_onnx.reports.table import PLAIN_WIDTH, Column, between, clean, fitting, number, results_table
 
 #: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
-LEFT_OUT = ("a", "b", "interval")
+LEFT_OUT = ("a", "b", "interval", "of")
 
 
 def print_comparisons(rows: Sequence[Comparison], file: IO[str] | None = None, width: int | None = None) -> None:
@@ -79,7 +79,7 @@ def footnotes(rows: Sequence[Comparison]) -> list[str]:
     lines += [f"intervals {clean(m)}" for m in methods]
     within = rows[0].within
     if any(r.judged.difference is not None for r in rows):
-        margin = "" if within is None else f"; equivalent: within ±{within:g}, by two one-sided tests"
+        margin = "" if within is None else f"; equivalent: the interval lies within ±{within:g}"
         lines.append(f"A − B above 0: A is less equivariant{margin}")
     return lines
 

@@ -17,23 +17,28 @@ if TYPE_CHECKING:
 CROSSED_ROWS, HOLDING_ROWS, REASONS = 10, 5, 3
 #: Names are shortened down to this; then a narrow terminal leaves these columns out, and never a part of a number.
 LEAST_NAME = 10
-LEFT_OUT = ("at least", "group")
+LEFT_OUT = ("judged at", "group")
 GAP = 2
-STYLES = {"holds": "green", "crossed": "bold red", "no value": "bold red"}
+STYLES = {"holds": "green", "crossed": "bold red", "undecided": "yellow", "no value": "bold red"}
 
 
 def headline(verdict: Verdict) -> str:
     """Return the verdict in one line."""
-    judged, crossed = len(verdict.judged), verdict.crossed
+    judged, crossed, undecided = len(verdict.judged), verdict.crossed, len(verdict.undecided)
     if not judged:
         said = "nothing was judged: no threshold"
-    elif not crossed:
+    elif not crossed and not undecided:
         said = f"{'the one result holds' if judged == 1 else f'all {judged} hold'}"
+    elif not crossed:
+        said = f"none of {judged} crosses its threshold, {judged - undecided} shown to hold, {undecided} undecided"
     else:
         without = sum(1 for j in crossed if j.outcome == "no value")
+        unproven = sum(1 for j in crossed if j.outcome == "undecided")
         share = "the one result" if judged == 1 else f"{len(crossed)} of {judged}"
         said = f"{share} {'crosses its' if len(crossed) == 1 else 'cross their'} threshold"
-        said += f" ({without} for want of a value)" if without else ""
+        whys = [f"{without} for want of a value"] * bool(without) + [f"{unproven} not proven"] * bool(unproven)
+        said += f" ({', '.join(whys)})" if whys else ""
+        said += f"; {undecided} undecided" if undecided > unproven else ""
     if verdict.failed:
         said += (
             f"; {len(verdict.failed)} failed {'cell that' if len(verdict.failed) == 1 else 'cells that'} no threshold"
@@ -63,8 +68,9 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
     def line(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
 
-    good = not verdict.crossed and not verdict.failed
-    line(f"gate: {headline(verdict)}", "bold green" if good else "bold red")
+    closed = verdict.crossed or verdict.failed
+    style = "bold red" if closed else "bold yellow" if verdict.undecided else "bold green"
+    line(f"gate: {headline(verdict)}", style)
     rows = verdict.worst_first
     if verdict.crossed:
         rows = rows[: len(verdict.crossed)]
@@ -78,6 +84,8 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
             line(f"and {len(rows) - len(shown)} more")
         if any(j.paired is False for j in shown):
             line("compared without tables of deviations on both sides: the folders of two runs are compared in pairs")
+    if verdict.undecided:
+        line("undecided: the limit lies in the interval; more images decide, --prove closes the gate until they do")
     for i, reason in enumerate(said[:REASONS], 1):
         line(shortened(f"({i}) {clean(reason)}", 2 * console.width, front=False))
     if len(said) > REASONS:
@@ -102,7 +110,7 @@ def _table(console: Console, rows: Sequence[Judged], marks: dict[str, str]) -> N
     }
     numbers: dict[str, Callable[[Judged], str]] = {
         "is": lambda j: number(j.observed),
-        "at least": lambda j: number(j.low),
+        "judged at": lambda j: number(j.end),
         "limit": limit_of,
         "": lambda j: j.outcome + mark(j),
     }
@@ -119,7 +127,7 @@ def _table(console: Console, rows: Sequence[Judged], marks: dict[str, str]) -> N
     fitted = shared({h: wide[h] for h in names if h in cells}, room)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, GAP - 1, 0, 0))
     for heading in cells:
-        right = heading in ("is", "at least", "limit")
+        right = heading in ("is", "judged at", "limit")
         table.add_column(heading, justify="right" if right else "left", no_wrap=True)
     for i, j in enumerate(rows):
         row = [Text(shortened(column[i], fitted.get(h, wide[h]))) for h, column in cells.items()]
@@ -132,6 +140,8 @@ def _table(console: Console, rows: Sequence[Judged], marks: dict[str, str]) -> N
 
 def limit_of(j: Judged) -> str:
     """Return the limit as it is shown; of a relative one, by how much the baseline's deviation may be passed too."""
+    if j.threshold.below:
+        return f"≥ {number(j.limit)}"
     if j.threshold.relative:
         return f"{number(j.limit)} (+{100 * j.threshold.limit:g}%)"
     return number(j.limit)

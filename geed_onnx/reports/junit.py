@@ -17,7 +17,7 @@ DECLARED = "<?xml version='1.0' encoding='utf-8'?>"
 
 
 def junit(verdict: Verdict) -> str:
-    """Return the XML: `<failure>` for what crossed, `<error>` for failed cells that no threshold is for.
+    """Return the XML: `<failure>` for what the gate is closed to, `<error>` for failed cells without a threshold.
 
     Control characters, which XML has no form for, are spelled out.
     """
@@ -58,7 +58,7 @@ def _case(j: Judged) -> TestCase:
     name = f"{threshold.text} | {result.tap['name']} | {result.group['name']} | {result.data['uri']}"
     case = TestCase(clean(name), clean(result.label))
     if j.crossed:
-        case.result = [Failure(clean(j.message), j.outcome)]
+        case.result = [Failure(clean(j.message), "not proven" if j.outcome == "undecided" else j.outcome)]
     else:
         case.system_out = clean(j.message)
     return case

@@ -13,14 +13,15 @@ from geed_onnx.results import write_text
 
 #: Rows of each table; a step summary of GitHub holds 1 MiB.
 ROWS = 200
-MARKS = {"holds": "✅ holds", "crossed": "❌ crossed", "no value": "❌ no value"}
-HEADINGS = ("model", "group", "tap", "variant", "on", "is", "at least", "limit", "")
+MARKS = {"holds": "✅ holds", "crossed": "❌ crossed", "no value": "❌ no value", "undecided": "❔ undecided"}
+HEADINGS = ("model", "group", "tap", "variant", "on", "is", "judged at", "limit", "")
 
 
 def markdown(verdict: Verdict) -> str:
     """Return the summary: what crossed in a table, the worst first, reasons beneath, what holds folded away."""
     crossed = [j for j in verdict.worst_first if j.crossed]
-    holding = [j for j in verdict.worst_first if not j.crossed]
+    undecided = [j for j in verdict.worst_first if j.outcome == "undecided" and not j.crossed]
+    holding = [j for j in verdict.worst_first if j.outcome == "holds"]
     good = not crossed and not verdict.failed
     parts = [f"### {'✅' if good else '❌'} geed-onnx gate: {headline(verdict)}"]
     if verdict.baseline is not None:
@@ -31,6 +32,9 @@ def markdown(verdict: Verdict) -> str:
     if verdict.failed:
         parts.append("Not measured, and no threshold is for it:")
         parts.append(_list([f"{r.label}, {r.group['name']}: {r.reason}" for r in verdict.failed]))
+    if undecided:
+        parts.append("Undecided: the limit lies in the interval, which does not close the gate without `--prove`.")
+        parts.append(_table(undecided))
     if holding:
         parts.append(f"<details><summary>{len(holding)} hold, the nearest to its limit first</summary>")
         parts.append(_table(holding))
@@ -72,9 +76,13 @@ def _table(rows: Sequence[Judged]) -> str:
     for j in rows[:ROWS]:
         r, t = j.result, j.threshold
         names = (code(n, cell=True) for n in (r.label, r.group["name"], r.tap["name"], t.variant))
-        lines.append(_row([*names, t.on, number(j.observed), number(j.low), limit_of(j), MARKS[j.outcome]]))
+        lines.append(_row([*names, t.on, number(j.observed), number(j.end), limit_of(j), _mark(j)]))
     more = f"\n\nand {len(rows) - ROWS} more" if len(rows) > ROWS else ""
     return "\n".join(lines) + more
+
+
+def _mark(j: Judged) -> str:
+    return "❌ not proven" if j.outcome == "undecided" and j.crossed else MARKS[j.outcome]
 
 
 def _row(cells: Sequence[str]) -> str:

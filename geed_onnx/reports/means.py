@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from geed_onnx.estimators import Estimate, over_models
@@ -16,6 +16,8 @@ from geed_onnx.results.writing import write_text
 
 On = Literal["value", "calibrated"]
 MEAN_SCHEMA = "geed-mean/1"
+#: What the interval of a family is not over.
+ONE_SET = "on one set of images: nothing is said of other images"
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,16 @@ class FamilyMean:
     spread_samples : int or None
         Points of M, where the value is relative to it.
     mask : bool
+        Whether only what lies inside the inscribed disc counts.
     interpolation : str
+    units : int or None
+        Number of clusters, where those and not images are what a single model's interval is over.
     on : `value` or `calibrated`
     of, models : int
         How many models were measured, and how many have the number.
     estimate : Estimate or None
-        Student's t over the models; a single model has its own interval, over images.
+        Student's t over the models, which all saw the same images: the interval says nothing of other images, as
+        `method` says. A single model has its own interval, over images.
     optimum : float or None
         Of raw values: that of an exactly equivariant model, the mean over the models that have a value.
     reason : str or None
@@ -67,6 +73,7 @@ class FamilyMean:
     spread_samples: int | None
     mask: bool
     interpolation: str
+    units: int | None
     on: On
     of: int
     models: int
@@ -95,10 +102,10 @@ class Placed:
 def family_means(results: Sequence[Result]) -> list[FamilyMean]:
     """Return value and calibrated value of every family, at each step, under each setting, of each tap and variant.
 
-    Settings (images, group, samples, seed, mask, interpolation, points of M) are never mixed. Models of a family are
-    copies but for chance, so the unit of uncertainty is the model, and the interval Student's t, as in the paper's
-    figures; of a single model it is that of its result. What stands there twice is counted once. In the order of
-    settings, taps, variants, families, steps.
+    Settings (images, group, samples, clusters, seed, mask, interpolation, points of M) are never mixed. Models of a
+    family are copies but for chance, so the unit of uncertainty is the model, and the interval Student's t, as in the
+    paper's figures; of a single model it is that of its result. What stands there twice is counted once. In the order
+    of settings, taps, variants, families, steps.
 
     Raises
     ------
@@ -162,7 +169,8 @@ def _mean(
     twice = _twice([e for e, _ in members])
     have = [] if twice else [r for _, r in members if getattr(r, on) is not None]
     lacking = next((r for _, r in members if getattr(r, on) is None), None)
-    reason = twice or (None if lacking is None else f"{lacking.label}: {lacking.reason or 'no reason was given'}")
+    why = None if lacking is None else lacking.reason if on == "value" else lacking.why_uncalibrated
+    reason = twice or (None if lacking is None else f"{lacking.label}: {why or 'no reason was given'}")
     return FamilyMean(
         family=name,
         step=step,
@@ -177,6 +185,7 @@ def _mean(
         spread_samples=first.spread_samples,
         mask=bool(first.data.get("mask")),
         interpolation=first.interpolation,
+        units=first.units,
         on=on,
         of=len(members),
         models=len(have),
@@ -202,7 +211,8 @@ def _twice(entities: Sequence[Entity]) -> str | None:
 
 def _estimate(results: Sequence[Result], on: On) -> Estimate:
     if len(results) > 1:
-        return over_models([float(getattr(r, on)) for r in results], results[0].level)
+        found = over_models([float(getattr(r, on)) for r in results], results[0].level)
+        return replace(found, method=f"{found.method}, {ONE_SET}")
     [r] = results
     low, high = (r.low, r.high) if on == "value" else (r.calibrated_low, r.calibrated_high)
     return Estimate(float(getattr(r, on)), low, high, r.level, r.method, r.samples)

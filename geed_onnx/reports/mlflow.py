@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from geed_onnx.ending import at_end, put_away, temporary_folder
 from geed_onnx.errors import GeedError, UsageError
 from geed_onnx.gates import Verdict
 from geed_onnx.gates.verdict import finite
@@ -33,7 +33,7 @@ SUFFIXES = {
 }
 #: MLflow's limits: of a name, of a parameter's value (that of old servers), of one request.
 LONGEST_NAME, LONGEST_VALUE, BATCH = 250, 500, 1000
-NAMES = "metric_names.json"
+NAMES, REASONS = "metric_names.json", "reasons.json"
 #: Seconds and attempts that the first request may take, and each one after it.
 FIRST, LATER = (10, 1), (60, 3)
 
@@ -73,7 +73,8 @@ def log_to_mlflow(
 
     Parameters are what was asked for (data, groups, variants, samples, seeds) and what ran (versions, provider); each
     value is a metric, its interval and calibrated value beside it; ``results.jsonl``, the suite, the page and the
-    summary of the gate are artifacts, and so is ``metric_names.json``, which says what every metric is of.
+    summary of the gate are artifacts, and so are ``metric_names.json``, which says what every metric is of, and
+    ``reasons.json``, which says why a value or a calibrated value is no metric.
 
     Parameters
     ----------
@@ -97,15 +98,19 @@ def log_to_mlflow(
         client = _client(uri)
         run_id = _create(client, experiment, collection)
     status = "FAILED"
+
+    def ended() -> None:
+        # what failed is told already; that a run stays open where the server is gone is the server's
+        with _environment(uri, *FIRST), contextlib.suppress(Exception):
+            client.set_terminated(run_id, status)
+
     try:
-        with _environment(uri, *LATER), _explained(uri, collection):
+        with at_end(ended), _environment(uri, *LATER), _explained(uri, collection):
             _log(client, run_id, collection, verdict, notify)
             _artifacts(client, run_id, collection, page, verdict)
             status = "FINISHED"
     finally:
-        # what failed is told already; that a run stays open where the server is gone is the server's
-        with _environment(uri, *FIRST), contextlib.suppress(Exception):
-            client.set_terminated(run_id, status)
+        ended()
     return run_id
 
 
@@ -198,6 +203,7 @@ def _log(
     tags = {
         "geed.cells": len(collection.results),
         "geed.failed": sum(r.failed for r in collection.results),
+        "geed.uncalibrated": sum(r.value is not None and r.calibrated is None for r in collection.results),
         "geed.results": hidden(clean(collection.uri)),
     }
     if verdict is not None:
@@ -214,17 +220,21 @@ def _log(
 
 
 def _artifacts(client: Any, run_id: str, collection: Collection, page: Path | None, verdict: Verdict | None) -> None:
-    with tempfile.TemporaryDirectory(prefix="geed-onnx-") as name:
-        folder = Path(name)
+    folder = temporary_folder()
+    try:
         write_results(folder / RESULTS, collection.results)
         series = {s.name: list(s.said) for s in series_of(collection.results)}
         (folder / NAMES).write_text(json.dumps(series, indent=2), encoding="utf-8")
+        reasons = json.dumps(reasons_of(collection.results), indent=2)
+        (folder / REASONS).write_text(reasons, encoding="utf-8")
         if collection.suite is not None:
             (folder / SUITE).write_text(collection.suite, encoding="utf-8", errors="backslashreplace")
         if verdict is not None:
             (folder / "gate.md").write_text(markdown(verdict), encoding="utf-8", errors="backslashreplace")
         for path in [*sorted(folder.iterdir()), *([page] if page is not None else [])]:
             client.log_artifact(run_id, str(path))
+    finally:
+        put_away(folder)
 
 
 def parameters_of(collection: Collection) -> dict[str, str]:
@@ -243,6 +253,8 @@ def parameters_of(collection: Collection) -> dict[str, str]:
         "groups": every(r.group["name"] for r in results),
         "variants": every(r.variant for r in results),
         "samples": every(r.data.get("samples") for r in results if not r.failed),
+        "clusters": every(r.units for r in results),
+        "mask": every(r.data.get("mask") for r in results),
         "seed": every(r.seed for r in results),
         "level": every(r.level for r in results),
         "provider": every(r.runtime.get("provider") for r in results),
@@ -259,6 +271,16 @@ def metrics_of(results: Sequence[Result], series: Sequence[Series]) -> Iterator[
             value = finite(getattr(result, field))
             if value is not None:
                 yield f"{name}{suffix}", value, step
+
+
+def reasons_of(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return why there is no metric, for each value and calibrated value that is none: metric, step, reason."""
+    return [
+        {"metric": f"{s.name}{suffix}", "step": s.step, "reason": clean(why or "no reason was given")}
+        for s, r in zip(series_of(results), results, strict=True)
+        for suffix, value, why in (("", r.value, r.reason), (".calibrated", r.calibrated, r.why_uncalibrated))
+        if value is None
+    ]
 
 
 def series_of(results: Sequence[Result]) -> list[Series]:

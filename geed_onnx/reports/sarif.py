@@ -80,8 +80,10 @@ def _bytes(text: str) -> bytes:
 def _rule_id(threshold: Threshold, rules: tuple[Threshold, ...]) -> str:
     """Return an id that stays when the limit is changed, unless two rules differ in nothing else."""
     others = [getattr(threshold, name) for name in ("model", "group", "data")]
-    plain = clean("/".join([threshold.subject, *(o for o in others if o != "*")]))
-    alike = [t for t in rules if (t.subject, t.model, t.group, t.data) == (threshold.subject, *others)]
+    way = ["below"] if threshold.below else []
+    plain = clean("/".join([*way, threshold.subject, *(o for o in others if o != "*")]))
+    mine = (threshold.below, threshold.subject, *others)
+    alike = [t for t in rules if (t.below, t.subject, t.model, t.group, t.data) == mine]
     return plain if len(alike) == 1 else f"{plain}={'+' if threshold.relative else ''}{threshold.limit:g}"
 
 
@@ -89,15 +91,17 @@ def _rule(threshold: Threshold, rules: tuple[Threshold, ...]) -> dict[str, Any]:
     limit = (
         f"at most {100 * threshold.limit:g} % worse than the baseline's deviation above the optimum"
         if threshold.relative
-        else f"at most {threshold.limit:g}"
+        else f"at {'least' if threshold.below else 'most'} {threshold.limit:g}"
     )
     return {
         "id": _rule_id(threshold, rules),
         "shortDescription": {"text": clean(f"{threshold.subject}: {limit}")},
         "fullDescription": {
             "text": clean(
-                f"The equivariance deviation {threshold.text} of every result that it is for; judged at the lower end"
-                " of the interval over images, and crossed where there is no value."
+                f"The equivariance deviation {threshold.text} of every result that it is for; judged at the"
+                f" {'upper' if threshold.below else 'lower'} end of the interval over images"
+                f"{', crossed where it is not shown to be within the limit' if threshold.prove else ''}, and crossed"
+                " where there is no value."
             )
         },
         "defaultConfiguration": {"level": "error"},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
-from geed_onnx.reports.table import PLAIN_WIDTH, clean, number
+from geed_onnx.reports.table import IN_DISC, clean, number, numbered, width_of
 from geed_onnx.results import Result
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ GAP = 2
 
 Rows = Mapping[str, Sequence[Result]]
 Pick = Callable[[Sequence[Result]], Result | None]
+Reading = Callable[[Result], Any]
 
 
 def columns_of(networks: Rows, maps: str, vectors: str, scores: str) -> dict[str, Pick]:
@@ -46,29 +47,51 @@ def print_side_by_side(
     file: IO[str] | None = None,
     width: int | None = None,
 ) -> None:
-    """Print a table of calibrated values and one of raw values, a row for each network `{title: its results}`."""
+    """Print a table of calibrated values and one of raw values, a row for each network `{title: its results}`.
+
+    A dash with a mark has its reason beneath; one without was not measured.
+    """
     from rich.console import Console
     from rich.text import Text
 
     out = file or sys.stdout
-    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
-    columns = columns_of(networks, maps, vectors, scores)
-    readings: dict[str, Callable[[Result], float | None]] = {
+    console = Console(file=out, width=width_of(out, width), highlight=False, emoji=False)
+
+    def line(text: str, style: str = "") -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+    picks = columns_of(networks, maps, vectors, scores)
+    found = {heading: [pick(rows) for rows in networks.values()] for heading, pick in picks.items()}
+    every = [r for column in found.values() for r in column if r is not None]
+    readings: dict[str, tuple[Reading, Reading]] = {
         f"calibrated: 0 as equivariant as the grid allows, 1 no better than unrelated images ({maps}, {vectors},"
-        f" {scores})": lambda r: r.calibrated,
-        "raw: -1 is equivariant for maps, 0 invariant for latent and scores": lambda r: r.value,
+        f" {scores})": (lambda r: r.calibrated, lambda r: r.why_uncalibrated),
+        "raw: -1 is equivariant for maps, 0 invariant for latent and scores" + _masked(every): (
+            lambda r: r.value,
+            lambda r: r.reason,
+        ),
     }
-    for title, reading in readings.items():
-        console.print(Text(title, style="bold"), soft_wrap=True)
-        cells = {
-            clean(heading): [_read(reading, pick(rows)) for rows in networks.values()]
-            for heading, pick in columns.items()
-        }
+    marks = numbered(
+        reason for value, why in readings.values() for r in every if value(r) is None and (reason := why(r))
+    )
+    for title, (value, why) in readings.items():
+        line(title, "bold")
+        cells = {clean(heading): [_read(value, why, r, marks) for r in column] for heading, column in found.items()}
         kept = fitting(cells, console.width)
         console.print(_table([clean(name) for name in networks], kept))
         if len(kept) < len(cells):
             gone = some_of([heading for heading in cells if heading not in kept])
-            console.print(Text(f"left out for want of width: {gone}; a wider terminal shows them"), soft_wrap=True)
+            line(f"left out for want of width: {gone}; a wider terminal shows them")
+    for reason, mark in marks.items():
+        line(f"{mark} {clean(reason)}")
+
+
+def _masked(results: Sequence[Result]) -> str:
+    """Say whether only the inscribed disc was looked at; numbers with it and without do not compare."""
+    there = {bool(r.data.get("mask")) for r in results}
+    if len(there) > 1:
+        return f"; some {IN_DISC}, others not, and these do not compare"
+    return f"; {IN_DISC}" if True in there else ""
 
 
 def some_of(names: Sequence[str], most: int = 8) -> str:
@@ -105,8 +128,9 @@ def _table(names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
     return table
 
 
-def _read(reading: Callable[[Result], float | None], r: Result | None) -> str:
-    return shown(None if r is None else reading(r))
+def _read(value: Reading, why: Reading, r: Result | None, marks: Mapping[str, str]) -> str:
+    found = None if r is None else value(r)
+    return shown(found) + (marks.get(why(r) or "", "") if r is not None and found is None else "")
 
 
 def shown(value: float | None) -> str:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import IO, TYPE_CHECKING
 
-from geed_onnx.results import Result
+from geed_onnx.results import CAUTION, Result
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Where stdout is no terminal, lines are wide enough for every column and are not wrapped.
+#: Where stdout is no terminal and COLUMNS is not set, lines are wide enough for every column and are not wrapped.
 PLAIN_WIDTH = 160
 
 
@@ -33,34 +34,50 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def between(low: float | None, high: float | None) -> str:
-    """Return an interval, empty where there is none."""
-    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    """Return an interval, a dash for an end that is not known; empty where there is none at all."""
+    return "" if low is None and high is None else f"[{number(low)}, {number(high)}]"
 
 
 #: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
-LEFT_OUT = ("sensitivity", "calibrated interval", "interval", "optimum", "floor", "null")
+LEFT_OUT = ("sensitivity", "optimum", "floor", "null", "calibrated interval", "interval")
+#: So many of them may go before rows take two lines each.
+GO_FIRST = 2
+#: What stands under what, where rows take two lines.
+UNDER = {"tap": "variant", "value": "interval", "calibrated": "calibrated interval"}
 #: Names fold within their columns, but not below this.
 LEAST_NAME = 14
-GAP = 3
+GAP = 2
+#: Said of results whose images and maps are cut to a disc.
+IN_DISC = "inside the inscribed disc"
+OPEN_END = "no variance among the images, and this distance has no largest value"
+#: Share of zero channels beyond which it is told.
+MANY_ZERO = 0.05
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table: its heading, and a cell for every result."""
+    """One column of the table: its heading, and a cell for every result; either may have several lines."""
 
     name: str
     heading: str
     cells: tuple[str, ...]
     right: bool = True
     style: str = ""
+    """of the heading and of each cell's first line"""
 
     @property
     def width(self) -> int:
         """The width it needs; names can be folded."""
         from rich.cells import cell_len
 
-        widest = max(map(cell_len, (self.heading, *self.cells)))
+        widest = max(cell_len(line) for text in (self.heading, *self.cells) for line in text.split("\n"))
         return widest if self.right else min(widest, LEAST_NAME)
+
+
+def images_of(samples: int | str, units: int | None = None) -> str:
+    """Return how many images there are, and of how many clusters where those are what an interval is over."""
+    images = f"{samples} images"
+    return images if units is None else f"{units} clusters ({images})"
 
 
 def columns_of(results: Sequence[Result]) -> list[Column]:
@@ -71,19 +88,30 @@ def columns_of(results: Sequence[Result]) -> list[Column]:
     def cells(cell: Callable[[Result], str]) -> tuple[str, ...]:
         return tuple(cell(r) for r in results)
 
-    return [
+    columns = [
         Column("tap", "tap", cells(lambda r: clean(r.tap["name"])), right=False),
         Column("variant", "variant", cells(lambda r: clean(r.variant)), right=False),
         Column("value", "value", cells(lambda r: number(r.value)), style="bold"),
-        Column("interval", level, cells(lambda r: between(r.low, r.high))),
+        Column("interval", level, cells(lambda r: _interval(r.value, r.low, r.high))),
         Column("optimum", "optimum", cells(lambda r: number(r.optimum))),
         Column("floor", "floor", cells(lambda r: number(r.floor) + ("*" if stood_in(r) else ""))),
         Column("null", "null", cells(lambda r: number(r.null))),
         Column("calibrated", "calibrated", cells(lambda r: number(r.calibrated)), style="bold"),
-        Column("calibrated interval", level, cells(lambda r: between(r.calibrated_low, r.calibrated_high))),
+        Column(
+            "calibrated interval",
+            level,
+            cells(lambda r: _interval(r.calibrated, r.calibrated_low, r.calibrated_high)),
+        ),
         Column("sensitivity", "sensitivity", cells(lambda r: number(r.sensitivity))),
-        Column("reason", "", cells(lambda r: marks.get(r.reason or "", "")), right=False),
     ]
+    if marks:
+        said = cells(lambda r: " ".join(marks[reason] for reason in _reasons(r)))
+        columns.append(Column("reason", "", said, right=False))
+    return columns
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    return between(low, high) or ("" if value is None else number(None))
 
 
 def stood_in(r: Result) -> bool:
@@ -91,14 +119,67 @@ def stood_in(r: Result) -> bool:
     return r.floor_method == "optimum" and r.floor is not None
 
 
-def fitting(columns: Sequence[Column], width: int, left_out: Sequence[str] = LEFT_OUT) -> list[Column]:
+def laid_out(columns: Sequence[Column], width: int) -> tuple[list[Column], tuple[str, ...]]:
+    """Return the columns that `width` has room for, and the names of those that went.
+
+    A little goes first; then each row takes two lines, which keeps intervals and reference levels on 80 columns; then
+    more goes.
+    """
+    for count in range(GO_FIRST + 1):
+        kept = _without(columns, LEFT_OUT[:count])
+        if _fits(kept, width):
+            return kept, LEFT_OUT[:count]
+    for count in range(len(LEFT_OUT) + 1):
+        kept = _in_two_lines(_without(columns, LEFT_OUT[:count]))
+        if _fits(kept, width):
+            break
+    return kept, LEFT_OUT[:count]
+
+
+def zero_channels(results: Sequence[Result]) -> Iterator[str]:
+    """Yield a line on the taps of which more than 5 % of the channels are zero: two such channels count as equal."""
+    shares = {r.tap["name"]: r.zero_channels for r in results if (r.zero_channels or 0) > MANY_ZERO}
+    if shares:
+        listed = ", ".join(f"{clean(name)} {100 * (share or 0):.0f} %" for name, share in shares.items())
+        yield f"channels that are zero everywhere: {listed} (equal in channelwise, left out of channelwise-weighted)"
+
+
+def cautions(results: Iterable[Result]) -> list[str]:
+    """Return the notes that are cautions, each once."""
+    return list(dict.fromkeys(clean(n) for r in results for n in r.notes if n.startswith(CAUTION)))
+
+
+def fitting(columns: Sequence[Column], width: int, left_out: Sequence[str]) -> list[Column]:
     """Return the columns that `width` has room for, those of `left_out` going first."""
     kept = list(columns)
     for name in left_out:
-        if sum(c.width + GAP for c in kept) <= width:
+        if _fits(kept, width):
             break
-        kept = [c for c in kept if c.name != name]
+        kept = _without(kept, (name,))
     return kept
+
+
+def _without(columns: Iterable[Column], names: Sequence[str]) -> list[Column]:
+    return [c for c in columns if c.name not in names]
+
+
+def _fits(columns: Sequence[Column], width: int) -> bool:
+    return sum(c.width + GAP for c in columns) - GAP <= width
+
+
+def _in_two_lines(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns, those of `UNDER` beneath what they belong to."""
+    by_name = {c.name: c for c in columns}
+    found = []
+    for c in columns:
+        if c.name in UNDER.values():
+            continue
+        below = by_name.get(UNDER.get(c.name, ""))
+        if below is not None:
+            cells = tuple(f"{a}\n{b}" for a, b in zip(c.cells, below.cells, strict=True))
+            c = replace(c, heading=f"{c.heading}\n{below.heading}", cells=cells)
+        found.append(c)
+    return found
 
 
 def results_table(columns: Sequence[Column]) -> Table:
@@ -107,20 +188,41 @@ def results_table(columns: Sequence[Column]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    def text(cell: str, style: str) -> Text:
+        first, *more = cell.split("\n")
+        return Text("\n").join([Text(first, style=style), *map(Text, more)])
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, GAP - 1))
     for c in columns:
         table.add_column(
-            c.heading, justify="right" if c.right else "left", overflow="fold", no_wrap=c.right, style=c.style
+            text(c.heading, c.style), justify="right" if c.right else "left", overflow="fold", no_wrap=c.right
         )
-    for row in zip(*(c.cells for c in columns), strict=True):
-        table.add_row(*map(Text, row))
+    for i in range(len(columns[0].cells)):
+        table.add_row(*(text(c.cells[i], c.style) for c in columns))
     return table
+
+
+def _reasons(r: Result) -> tuple[str, ...]:
+    """Return why a result has no value and why it has no calibrated one, each once."""
+    return tuple(dict.fromkeys(reason for reason in (r.reason, r.calibrated_reason) if reason))
 
 
 def marks_of(results: Iterable[Result]) -> dict[str, str]:
     """Number the distinct reasons, for footnotes."""
-    reasons = dict.fromkeys(r.reason for r in results if r.reason)
-    return {reason: f"({i})" for i, reason in enumerate(reasons, 1) if reason}
+    return numbered(reason for r in results for reason in _reasons(r))
+
+
+def numbered(reasons: Iterable[str]) -> dict[str, str]:
+    """Return {reason: its mark}, each distinct one once."""
+    return {reason: f"({i})" for i, reason in enumerate(dict.fromkeys(reasons), 1)}
+
+
+def width_of(out: IO[str], width: int | None = None) -> int | None:
+    """Return how wide to print: as asked; a terminal's own (None: rich finds it); else COLUMNS, or `PLAIN_WIDTH`."""
+    if width or out.isatty():
+        return width
+    told = os.environ.get("COLUMNS", "")
+    return int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
 
 
 def print_results(results: Sequence[Result], file: IO[str] | None = None, width: int | None = None) -> None:
@@ -129,25 +231,44 @@ def print_results(results: Sequence[Result], file: IO[str] | None = None, width:
     from rich.text import Text
 
     out = file or sys.stdout
-    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
+    console = Console(file=out, width=width_of(out, width), highlight=False, emoji=False)
 
-    def key(r: Result) -> tuple[str, str, str]:
+    def key(r: Result) -> tuple[object, ...]:
         how = "" if r.interpolation == "bilinear" else f" ({r.interpolation})"
-        return str(r.model["path"]), str(r.data["uri"]), f"{r.group['name']}{how}"
+        return str(r.model["path"]), str(r.data["uri"]), f"{r.group['name']}{how}", bool(r.data.get("mask")), r.units
 
     def line(text: str, style: str = "") -> None:
         console.print(Text(text, style=style), soft_wrap=True)
 
-    for (model, data, group), rows in groupby(results, key):
+    for (model, data, group, mask, units), rows in groupby(results, key):
         some = list(rows)
-        line(f"{clean(model)} · {clean(group)} · {some[0].data['samples']} images of {clean(data)}", "bold")
+        images = f"{images_of(some[0].data['samples'], units)} of {clean(data)}"  # type: ignore[arg-type]
+        line(f"{clean(model)} · {clean(group)} · {images}{f' · {IN_DISC}' if mask else ''}", "bold")
         columns = columns_of(some)
-        kept = fitting(columns, console.width)
+        kept, gone = laid_out(columns, console.width)
         console.print(results_table(kept))
         for reason, mark in marks_of(some).items():
             line(f"{mark} {clean(reason)}")
-        if any(stood_in(r) for r in some) and any(c.name == "floor" for c in kept):
-            line("* floor not measured (extra passes): add --floor; the optimum stands in for it")
-        if len(kept) < len(columns):
-            gone = ", ".join(c.name for c in columns if c not in kept)
-            line(f"left out for want of width: {gone}; a wider terminal shows them, --json has them all")
+        for note in _notes(some, gone):
+            line(note)
+
+
+def _notes(results: Sequence[Result], gone: Sequence[str]) -> Iterator[str]:
+    """Yield what the signs in a table mean, what to mind, and what is not in it."""
+    yield from (*zero_channels(results), *cautions(results))
+    if any(stood_in(r) for r in results) and "floor" not in gone:
+        yield "* floor not measured (extra passes): add --floor; the optimum stands in for it"
+    yield from open_ends(results)
+    if gone:
+        yield f"left out for want of width: {', '.join(gone)}; a wider terminal shows them, --json has them all"
+
+
+def open_ends(results: Iterable[Result]) -> Iterator[str]:
+    """Yield what a dash in an interval means, for each sort that these results have."""
+    ends = [e for r in results for e in ((r.value, r.low, r.high), (r.calibrated, r.calibrated_low, r.calibrated_high))]
+    for end, place in (("lower", 1), ("upper", 2)):
+        if any(e[place] is None and e[3 - place] is not None for e in ends):
+            yield f"– for an end of an interval: no {end} end: {OPEN_END}"
+    methods = dict.fromkeys(r.method for r in results if r.value is not None and r.low is None and r.high is None)
+    for method in methods:
+        yield f"– for an interval: {clean(method)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from geed_onnx.results.collection import JOURNAL, RESULTS, RUN, SUITE, Collection, open_results, table_paths
 from geed_onnx.results.lines import read_results, write_results
-from geed_onnx.results.record import SCHEMA, Result, finite, from_json
+from geed_onnx.results.record import CAUTION, SCHEMA, Result, finite, from_json
 from geed_onnx.results.tables import (
     DEVIATIONS,
     JACKKNIFE,
@@ -25,6 +25,7 @@ from geed_onnx.results.tables import (
 from geed_onnx.results.writing import whole, writable, write_text
 
 __all__ = [
+    "CAUTION",
     "DEVIATIONS",
     "JACKKNIFE",
     "JOURNAL",

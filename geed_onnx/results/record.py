@@ -11,6 +11,8 @@ from typing import Any
 from geed_onnx.errors import DataError
 
 SCHEMA = "geed-result/1"
+#: What notes begin with that say why a number may not be what it seems; the table shows them.
+CAUTION = "caution: "
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Result:
     law_defect: float
     """how far the output action is from an action: 0 unless it resamples"""
     reason: str | None
-    """why `value` is None"""
+    """why `value` is None; in lines that lack `calibrated_reason`, why `calibrated` is"""
     seed: int
     runtime: Mapping[str, Any]
     """provider obtained, versions, threads, batch"""
@@ -74,14 +76,6 @@ class Result:
     """for probability taps: whether a softmax was applied to the tap"""
     spread_samples: int | None = None
     reference_samples: int = 0
-    calibrated_reason: str | None = None
-    """why `calibrated` is None: `insensitive`, `few images`, `floor above null` or `not computed`, then the words"""
-    floor_per_element: tuple[float, ...] | None = None
-    """the floor for each element alone, on the scale of `per_element`"""
-    null_per_element: tuple[float, ...] | None = None
-    """the null for each element alone, on the scale of `per_element`"""
-    units: int | None = None
-    """number of clusters, which are the unit of uncertainty where `--cluster` was given; None: the image is"""
     notes: tuple[str, ...] = ()
     key: str | None = None
     """hash of everything the number depends on; equal keys, equal numbers (None for a model that is no file)"""
@@ -90,14 +84,32 @@ class Result:
     parts: Mapping[str, Mapping[str, Any]] | None = None
     """`exact` and `resampled`: the same number over the elements that only permute the input's pixels (the identity
     among them: C4 within C8), and over those that resample it; each with elements, value, low, high, floor, null,
-    calibrated, calibrated_low, calibrated_high, reason.  Their values' mean, weighted by the numbers of elements, is
-    `value`; f̂, M and the images are the same.  None where the input's elements are all of one sort"""
+    calibrated, calibrated_low, calibrated_high, reason, calibrated_reason.  Their values' mean, weighted by the numbers
+    of elements, is `value`; f̂, M and the images are the same.  None where the input's elements are all of one sort"""
+    calibrated_reason: str | None = None
+    """why `calibrated` is None: starts with `insensitive:`, `few images:`, `floor above null:` or `not computed:`"""
+    floor_per_element: tuple[float, ...] | None = None
+    """the floor for each element alone, on the scale of `per_element`; None in lines written before there was one"""
+    null_per_element: tuple[float, ...] | None = None
+    """the null for each element alone, likewise"""
+    units: int | None = None
+    """number of clusters, where those are the unit of uncertainty; None: the image is"""
     schema: str = field(default=SCHEMA)
+
+    @property
+    def why_uncalibrated(self) -> str | None:
+        """Why there is no calibrated value, whichever field holds it; None where there is one, or nobody said."""
+        return None if self.calibrated is not None else self.calibrated_reason or self.reason
 
     @property
     def label(self) -> str:
         """What the model is called: its name in the suite, else its path."""
         return str(self.model.get("name") or self.model.get("path"))
+
+    @property
+    def unit_count(self) -> int:
+        """Number of what uncertainty is counted by: images, or clusters of them."""
+        return self.samples if self.units is None else self.units
 
     @property
     def interpolation(self) -> str:
@@ -112,7 +124,7 @@ class Result:
 
 
 _NAMES = tuple(f.name for f in fields(Result))
-_TUPLES = ("per_element", "floor_per_element", "null_per_element", "notes")
+_TUPLES = frozenset({"per_element", "floor_per_element", "null_per_element", "notes"})
 
 
 def from_json(line: str) -> Result:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from geed_onnx.ending import put_away, temporary_file
 from geed_onnx.errors import GeedError, UsageError
 
 #: A temporary name is the file's own with something behind it; names may be 255 bytes long.
@@ -51,26 +51,25 @@ def whole(path: str | os.PathLike[str], what: str = "", *, lasting: bool = True)
     """
     writable(path, what)
     target = Path(os.path.realpath(path))
-    temporary = ""
+    temporary: Path | None = None
     try:
         if target.exists() and not target.is_file():
             with target.open("wb") as device:
                 yield device
             return
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:MOST_NAME]}.")
-        with os.fdopen(handle, "wb") as file:
+        temporary, opened = temporary_file(target.parent, f".{target.name[:MOST_NAME]}.")
+        with opened as file:
             yield file
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
         os.chmod(temporary, target.stat().st_mode & 0o7777 if target.exists() else 0o666 & ~_mask())
         os.replace(temporary, target)
-    except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise GeedError(f"{_said(path, what)}: {error.strerror or error}") from None
-        raise
+    except OSError as error:
+        raise GeedError(f"{_said(path, what)}: {error.strerror or error}") from None
+    finally:
+        if temporary is not None:
+            put_away(temporary)
 
 
 def write_text(path: str | os.PathLike[str], text: str, what: str = "") -> None:

@@ -6,13 +6,13 @@ is unpacked to a temporary file first.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
-import tempfile
 import weakref
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +20,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import DataError, UnknownName, UsageError
-from geed_onnx.sources.source import Form, Options, Source, checked_index, existing_file, one_line, sources
+from geed_onnx.sources.clusters import clustered
+from geed_onnx.sources.source import Form, Options, Source, checked_index, digest_of, existing_file, one_line, sources
 
 Array = npt.NDArray[Any]
 
@@ -34,7 +36,14 @@ class ArraySource:
 
     as_is = True
 
-    def __init__(self, uri: str, rows: Array, ids: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        rows: Array,
+        ids: tuple[str, ...] | None = None,
+        column: Callable[[str], Array] | None = None,
+    ) -> None:
+        """Take the rows as they are; `column` reads another array of the same file by its name."""
         if rows.dtype.kind not in "biuf":
             raise DataError(f"{uri}: expected an array of numbers, not of {rows.dtype}")
         if rows.ndim < 2:
@@ -48,7 +57,7 @@ class ArraySource:
             raise DataError(f"{uri}: the id {twice!r} is there {times} times; ids must be unique")
         self.uri = uri
         self.skipped: Mapping[str, str] = {}
-        self._rows, self._ids = rows, ids
+        self._rows, self._ids, self._column = rows, ids, column
 
     @property
     def size(self) -> int:
@@ -59,10 +68,36 @@ class ArraySource:
         """Yield (id, row as it is) in the order of `indices`; see `Source.items`."""
         for index in range(self.size) if indices is None else indices:
             row = np.array(self._rows[checked_index(index, self.size, self.uri)], order="C")  # off the memory map
-            name = str(index) if self._ids is None else self._ids[index]
+            name = self._name(index)
             if row.dtype.kind == "f" and not np.isfinite(row).all():
                 raise DataError(f"{self.uri}: image {name!r} holds NaN or Inf; mend or remove it")
             yield name, row
+
+    def digest(self, index: int) -> bytes:
+        """Return the hash of a row's bytes; see `Source`."""
+        return hashlib.sha256(self._rows[index].tobytes()).digest()
+
+    def clusters(self, indices: Sequence[int], column: str) -> list[tuple[str, Any]]:
+        """Return (id, value in the array `column`) of each; see `Source`."""
+        if self._column is None:
+            raise UsageError(
+                f"--cluster {column}: {self.uri!r} holds one array and has no columns; save the images and an array"
+                f" {column!r}, one value an image, in one .npz"
+            )
+        values = self._column(column)
+        if values.ndim != 1 or values.dtype.kind not in "biufUS":
+            raise DataError(
+                f"{self.uri}: array {column!r} is {values.dtype} {values.shape}; expected one axis of text or numbers,"
+                " the cluster of each image"
+            )
+        if len(values) != self.size:
+            raise DataError(
+                f"{self.uri}: array {column!r} has {len(values)} values for {self.size} images; expected one each"
+            )
+        return [(self._name(i), v) for i, v in zip(indices, _plain(values[list(indices)]), strict=True)]
+
+    def _name(self, index: int) -> str:
+        return str(index) if self._ids is None else self._ids[index]
 
 
 @dataclass(frozen=True)
@@ -94,6 +129,12 @@ class _AsImages:
                 )
             yield name, array
 
+    def digest(self, index: int) -> bytes | None:
+        return digest_of(self.source, index)
+
+    def clusters(self, indices: Sequence[int], column: str) -> Sequence[tuple[str, Any]]:
+        return clustered(self.source, indices, column)
+
 
 def as_images(source: Source) -> Source:
     """Return `source` with its arrays `(H, W)` or `(H, W, C)` taken for images; a source of images stays as it is.
@@ -122,7 +163,7 @@ def _open_npz(uri: str, path: Path, column: str | None) -> ArraySource:
         raise DataError(
             f"{uri}: not a whole .npz file, or a damaged one ({one_line(error)}); write it again"
         ) from error
-    scratch = Path(tempfile.mkdtemp(prefix="geed-onnx-"))
+    scratch = temporary_folder()
     try:
         with archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -131,11 +172,18 @@ def _open_npz(uri: str, path: Path, column: str | None) -> ArraySource:
             rows = _member(f"{uri}[{name}]", path, archive, members[name], scratch)
             ids = next((key for key in _ID_NAMES if key in members and key != name), None)
             names = None if ids is None else _ids(f"{uri}[{ids}]", path, archive, members[ids], scratch)
-        source = ArraySource(uri, rows, names)
+
+            def column_of(wanted: str) -> Array:
+                if wanted not in shapes:
+                    raise UnknownName("array", wanted, shapes, hint=f"in {uri}")
+                with zipfile.ZipFile(path) as archive:
+                    return _member(f"{uri}[{wanted}]", path, archive, members[wanted], scratch)
+
+        source = ArraySource(uri, rows, names, column_of)
     except BaseException:
-        shutil.rmtree(scratch, ignore_errors=True)
+        put_away(scratch)
         raise
-    weakref.finalize(source, shutil.rmtree, scratch, ignore_errors=True)
+    weakref.finalize(source, put_away, scratch)
     return source
 
 
@@ -158,7 +206,12 @@ def _ids(place: str, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo
     values = _member(place, path, archive, info, scratch)
     if values.ndim != 1 or values.dtype.kind not in "iuUS":
         raise DataError(f"{place}: expected ids as one axis of text or integers, not {values.dtype} {values.shape}")
-    return tuple(v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v) for v in values.tolist())
+    return tuple(map(str, _plain(values)))
+
+
+def _plain(values: Array) -> list[Any]:
+    """Return the values of an array of text or numbers as Python's own, bytes decoded."""
+    return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values.tolist()]
 
 
 def _member(place: str, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, scratch: Path) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,19 @@ def fingerprint(pairs: Iterable[tuple[str, Array]]) -> str:
     for name, array in pairs:
         whole.add(name, array)
     return whole.hexdigest()
+
+
+def content_digest(encoded: bytes | Path | None, index: int) -> bytes:
+    """Return the hash of encoded bytes, or of a file's; what cannot be read is a copy of nothing, and gives `index`."""
+    try:
+        if isinstance(encoded, bytes):
+            return hashlib.sha256(encoded).digest()
+        if encoded is not None:
+            with encoded.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        pass  # reading the image says so
+    return f"unreadable {index}".encode()
 
 
 def _digest(name: str, array: Array) -> bytes:

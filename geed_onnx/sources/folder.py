@@ -10,7 +10,9 @@ from typing import Any
 import numpy.typing as npt
 
 from geed_onnx.errors import DataError, UsageError
+from geed_onnx.sources.clusters import FOLDER
 from geed_onnx.sources.decoding import decode
+from geed_onnx.sources.fingerprint import content_digest
 from geed_onnx.sources.source import Form, Options, checked_index, sources
 
 Array = npt.NDArray[Any]
@@ -51,6 +53,27 @@ class FolderSource:
                 self.skipped = {**self.skipped, name: str(error)}
                 continue
             yield name, image
+
+    def digest(self, index: int) -> bytes:
+        """Return the hash of an image's file, the same for copies of it; see `Source`."""
+        return content_digest(Path(self.uri) / self._names[index], index)
+
+    def clusters(self, indices: Sequence[int], column: str) -> list[tuple[str, str]]:
+        """Return (relative path, the folder it lies in, below this one) of each; the only column is `folder`."""
+        if column != FOLDER:
+            raise UsageError(
+                f"--cluster {column}: {self.uri!r} is a folder of images and has no columns; the word {FOLDER!r} takes"
+                " the folder that each image lies in for its cluster"
+            )
+        names = [self._names[i] for i in indices]
+        found = [(name, name.rpartition("/")[0]) for name in names]
+        lone = [name for name, folder in found if not folder]
+        if lone:
+            raise DataError(
+                f"{self.uri}: {len(lone)} of {len(found)} images lie in no folder below it, such as {lone[0]!r}, so"
+                f" --cluster {FOLDER} tells nothing of them; put each into the folder of its cluster"
+            )
+        return found
 
 
 def _image_names(folder: Path) -> tuple[str, ...]:

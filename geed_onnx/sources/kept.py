@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.sources.source import Source
+from geed_onnx.sources.clusters import clustered
+from geed_onnx.sources.source import Source, digest_of
 
 Array = npt.NDArray[Any]
 
@@ -29,6 +30,7 @@ class KeptSource:
     most: int = MOST_BYTES
     _kept: dict[int, tuple[str, Array]] = field(default_factory=dict, repr=False)
     _bytes: int = field(default=0, repr=False)
+    _digests: dict[int, bytes | None] = field(default_factory=dict, repr=False)
 
     @property
     def uri(self) -> str:
@@ -70,6 +72,16 @@ class KeptSource:
                     self._keep(wanted[place], item)
                 yield item
             start = end
+
+    def digest(self, index: int) -> bytes | None:
+        """Return the source's own digest of an image, asked for once; see `Source`."""
+        if index not in self._digests:
+            self._digests[index] = digest_of(self.source, index)
+        return self._digests[index]
+
+    def clusters(self, indices: Sequence[int], column: str) -> Sequence[tuple[str, Any]]:
+        """Return (id, value in a column) of each from the source; see `Source`."""
+        return clustered(self.source, indices, column)
 
     def _keep(self, index: int, item: tuple[str, Array]) -> None:
         if self._bytes + item[1].nbytes <= self.most and index not in self._kept:

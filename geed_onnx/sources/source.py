@@ -1,23 +1,28 @@
-"""What a source is, how one is opened from its address, and how a sample is drawn from it."""
+"""What a source is, and how one is opened from its address."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.errors import DataError, UsageError
+from geed_onnx.errors import DataError
 from geed_onnx.registry import Registry
 
 Array = npt.NDArray[Any]
 
 
 class Source(Protocol):
-    """Images, or arrays that are the model's input already, each with an id that stays the same from run to run."""
+    """Images, or arrays that are the model's input already, each with an id that stays the same from run to run.
+
+    Two methods more may be there or not. ``digest(index) -> bytes | None`` is equal for images of equal content, so
+    that copies are counted once; None where the image would be read from afar twice for that.
+    ``clusters(indices, column)`` gives the pair (id, value in that column) of each, for `clusters_of`; it raises
+    `UsageError` if there is no such column.
+    """
 
     @property
     def uri(self) -> str:
@@ -94,31 +99,10 @@ def open_source(
     raise DataError(f"no such file or folder: {uri!r}; expected one of: {forms}")
 
 
-def draw(source: Source, samples: int | Literal["all"], seed: int) -> tuple[int, ...]:
-    """Return the indices of a sample: the first `samples` of one seeded permutation, so that more contain fewer.
-
-    `"all"` gives 0, 1, … in order. A source that does not tell its size is read through once to count it.
-
-    Raises
-    ------
-    DataError
-        If the source is empty, or has fewer than `samples` images.
-    UsageError
-        If `samples` is neither a positive number nor `"all"`.
-    """
-    if samples != "all" and (isinstance(samples, (bool, str)) or samples < 1):
-        raise UsageError(f"samples must be a positive number or 'all', not {samples!r}")
-    size = sum(1 for _ in source.items(None)) if source.size is None else source.size
-    if size == 0:
-        raise DataError(f"{source.uri}: there are no images to draw from")
-    if samples == "all":
-        return tuple(range(size))
-    if samples > size:
-        raise DataError(
-            f"{source.uri}: {samples} images were asked for, but there are only {size}; "
-            f"ask for at most {size}, or for 'all'"
-        )
-    return tuple(int(i) for i in np.random.default_rng(seed).permutation(size)[:samples])
+def digest_of(source: Source, index: int) -> bytes | None:
+    """Return what an image's content comes to, the same for equal ones; None where the source does not tell."""
+    told: Callable[[int], bytes | None] | None = getattr(source, "digest", None)
+    return None if told is None else told(index)
 
 
 def checked_index(index: int, size: int, uri: str) -> int:

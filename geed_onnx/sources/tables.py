@@ -6,18 +6,20 @@ A table is either mapped from an Arrow copy in a temporary folder (any row at on
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy.typing as npt
 
-from geed_onnx.errors import DataError
+from geed_onnx.ending import put_away, temporary_folder
+from geed_onnx.errors import DataError, UnknownName
 from geed_onnx.sources.columns import Encoded, encoded, fetched, id_column, image_column
 from geed_onnx.sources.decoding import decode
+from geed_onnx.sources.fingerprint import content_digest
 from geed_onnx.sources.quiet import quiet
 from geed_onnx.sources.source import Form, Options, checked_index, existing_file, one_line, sources
 
@@ -55,7 +57,8 @@ class TableSource:
             self._streams = not hasattr(rows, "num_rows")
             if self._id is not None and not self._streams and not _names_each_row(rows, self._id):
                 self._id = None
-            self._rows = rows.select_columns([self._image] + ([] if self._id is None else [self._id]))
+            self._all, self._columns = rows, tuple(features)
+            self._rows = self._selected(self._image)
 
     def items(self, indices: Sequence[int] | None = None) -> Iterator[tuple[str, Array]]:
         """Yield (id, image) in the order of `indices`; see `Source.items`.
@@ -71,6 +74,39 @@ class TableSource:
                 self.skipped = {**self.skipped, name: str(error)}
                 continue
             yield name, image
+
+    def digest(self, index: int) -> bytes | None:
+        """Return the hash of an image as it is encoded, None for those of a stream or elsewhere; see `Source`."""
+        if self._streams:
+            return None
+        cell = self._cell(index, self._rows[index])[1]
+        if isinstance(cell, ValueError):
+            return content_digest(None, index)
+        if cell.data is None and "://" in str(cell.place):
+            return None
+        return content_digest(Path(str(cell.place)) if cell.data is None else cell.data, index)
+
+    def clusters(self, indices: Sequence[int], column: str) -> list[tuple[str, Any]]:
+        """Return (id, value in `column`) of each; a stream is read once for it, without its images. See `Source`."""
+        if column not in self._columns:
+            raise UnknownName("column", column, self._columns, hint=f"in {self.uri}")
+        rows = self._selected(column)
+        if self._streams:
+            wanted = set(indices)
+            stream = enumerate(self._stream(rows))
+            found = {i: row for i, row in islice(stream, max(wanted, default=-1) + 1) if i in wanted}
+        else:
+            with quiet():
+                taken = rows[list(indices)]
+            found = {i: {c: taken[c][k] for c in taken} for k, i in enumerate(indices)}
+        return [(self._name(i, found[i]), found[i].get(column)) for i in indices]
+
+    def _selected(self, column: str) -> Any:
+        """Return the rows with one column, and that of the ids."""
+        return self._all.select_columns(list({column: None} | ({} if self._id is None else {self._id: None})))
+
+    def _name(self, index: int, row: Mapping[str, Any]) -> str:
+        return str(index if self._id is None else row[self._id])
 
     def _decoded(self, name: str, cell: Encoded | ValueError) -> Array:
         try:
@@ -92,7 +128,7 @@ class TableSource:
     def _streamed(self, indices: Sequence[int] | None) -> Iterator[tuple[str, Encoded | ValueError]]:
         if indices is None:
             seen: set[str] = set()
-            for index, row in enumerate(self._stream()):
+            for index, row in enumerate(self._stream(self._rows)):
                 yield self._unique(self._cell(index, row), seen)
         elif indices:
             with tempfile.TemporaryFile(prefix="geed-onnx-") as file:
@@ -102,7 +138,7 @@ class TableSource:
         wanted, last, turn = set(indices), max(indices), 0
         checked_index(min(indices), last + 1, self.uri)
         seen: set[str] = set()
-        for index, row in enumerate(self._stream()):
+        for index, row in enumerate(self._stream(self._rows)):
             if index in wanted:
                 waiting.put(index, *self._unique(self._cell(index, row), seen))
             while turn < len(indices) and indices[turn] in waiting:
@@ -112,8 +148,8 @@ class TableSource:
                 return
         checked_index(last, index + 1, self.uri)
 
-    def _stream(self) -> Iterator[Mapping[str, Any]]:
-        rows = iter(self._rows)
+    def _stream(self, of: Any) -> Iterator[Mapping[str, Any]]:
+        rows = iter(of)
         while True:
             with quiet():
                 try:
@@ -125,7 +161,7 @@ class TableSource:
             yield row
 
     def _cell(self, index: int, row: Mapping[str, Any]) -> tuple[str, Encoded | ValueError]:
-        name = str(index if self._id is None else row[self._id])
+        name = self._name(index, row)
         try:
             return name, encoded(row[self._image], self._folder)
         except ValueError as error:
@@ -238,12 +274,12 @@ class Scratch:
     """A temporary folder that goes when the source it was made for goes, or at once when opening fails."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="geed-onnx-"))
+        self.folder = temporary_folder()
         self._kept = False
 
     def until_gone(self, source: TableSource) -> TableSource:
         """Return `source`, with the folder's life tied to it."""
-        weakref.finalize(source, shutil.rmtree, self.folder, ignore_errors=True)
+        weakref.finalize(source, put_away, self.folder)
         self._kept = True
         return source
 
@@ -252,7 +288,7 @@ class Scratch:
 
     def __exit__(self, *_: object) -> None:
         if not self._kept:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            put_away(self.folder)
 
 
 sources.register(

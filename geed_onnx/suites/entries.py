@@ -129,6 +129,7 @@ def _model(
         taps=tuple(table.taps) if table.taps is not None else taps,
         acts=dict(table.acts),
         declared_action=table.declared_action,
+        scores=dict(table.scores),
         input=table.input,
         layout=table.layout,
         constants=dict(constants),
@@ -273,7 +274,15 @@ def data_of(
         except UsageError as error:
             faults.append(Fault(place(where, "source"), table.source, expected, str(error)))
             continue
-        entry = DataEntry(source, table.name or "", table.column, table.skip_bad, table.streaming, dict(preprocessing))
+        entry = DataEntry(
+            source,
+            table.name or "",
+            table.column,
+            table.skip_bad,
+            table.streaming,
+            dict(preprocessing),
+            table.cluster,
+        )
         if any(replace(e, name=entry.name) == entry for _, _, e in found):
             faults.append(
                 Fault(place(where, "source"), table.source, "each data set once", "the same data set is there already")

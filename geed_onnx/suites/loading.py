@@ -61,7 +61,7 @@ def load_suite(
         faults.append(unexpected("groups", MISSING, 'a list of groups, as in groups = ["C8"]'))
     seeds = _given(head, document, wrong, ("seed", "seeds"), faults) or [0]
     _once(groups or (), "groups", faults, lambda g: parse_group(g).name)
-    for key, values in (("samples", head.samples), ("seeds", seeds), ("variants", head.variants or ())):
+    for key, values in (("samples", head.samples or ()), ("seeds", seeds), ("variants", head.variants or ())):
         _once(values, key, faults)
     _taps(head.taps or (), "taps", faults)
     baseline = _baseline(head, at, faults)
@@ -101,7 +101,7 @@ def load_suite(
         models=tuple(entries),
         data=tuple(entry for entry, _ in data),
         groups=tuple(groups or ()),
-        samples=tuple(head.samples),
+        samples=tuple(head.samples or (None,)),
         seeds=tuple(seeds),
         measure=MeasureEntry(variants=tuple(head.variants) if head.variants else None, **measure.model_dump()),
         thresholds=tuple(thresholds),

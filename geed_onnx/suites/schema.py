@@ -20,7 +20,7 @@ from geed_onnx.groups import parse_group
 from geed_onnx.sources.preprocessing import COLOURS, FITS, LAYOUTS, RESAMPLES
 from geed_onnx.suites.faults import MISSING, Fault, nearby, place, unexpected
 from geed_onnx.suites.suite import SUITE_SCHEMA
-from geed_onnx.variants import KINDS, parse_variant
+from geed_onnx.variants import KINDS, SCORES, parse_variant
 
 T = TypeVar("T", bound="Table")
 
@@ -184,7 +184,7 @@ class SuiteTable(Table):
     baseline: Text | None = Field(None, description="the path of a run's folder or of a .jsonl file of results")
     group: Groups | None = Field(None, description="a group, or a list of groups")
     groups: Groups | None = Field(None, description="a group, or a list of groups")
-    samples: Samples = Field([50], description=f"{SAMPLES}, or a list of them")
+    samples: Samples | None = Field(None, description=f"{SAMPLES}, or a list of them")
     seed: Seeds | None = Field(None, description="a whole number from 0, or a list of them")
     seeds: Seeds | None = Field(None, description="a whole number from 0, or a list of them")
     taps: Taps | None = Field(None, description="NAME[:KIND], or a list of them")
@@ -227,6 +227,9 @@ class ModelTable(Table):
     taps: Taps | None = Field(None, description="NAME[:KIND], or a list of them")
     acts: dict[Text, Text] = Field({}, description='a table of actions by tap, as in { logits = "permute:1:1,0" }')
     declared_action: bool = Field(True, description="true or false")
+    scores: dict[Text, Annotated[str, AfterValidator(_one_of("word for scores", SCORES))]] = Field(
+        {}, description='a table of "logits" or "probabilities" by tap'
+    )
     input: Text | None = Field(None, description="the name of an input")
     layout: Annotated[str, AfterValidator(_one_of("layout", LAYOUTS))] | None = Field(
         None, description='"NCHW" or "NHWC"'
@@ -260,6 +263,7 @@ class DataTable(Table):
     source: Text = Field(description="the path of a file or folder, or hf:NAME[:SPLIT]")
     name: Text | None = Field(None, description="a text")
     column: Text | None = Field(None, description="the name of a column")
+    cluster: Text | None = Field(None, description='the name of a column, or "folder"')
     skip_bad: bool = Field(False, description="true or false")
     streaming: bool | None = Field(None, description="true or false")
     preprocessing: dict[str, Any] = Field({}, description="a table of preprocessing")
@@ -270,6 +274,7 @@ class ThresholdTable(Table):
 
     variant: VariantName = Field(description="a variant")
     above: Finite | None = Field(None, description="a finite number")
+    below: Finite | None = Field(None, description="a finite number")
     worse_by: Annotated[Finite, Field(ge=0)] | None = Field(
         None, description="a finite number from 0 (2 % is written 0.02)"
     )
@@ -280,6 +285,8 @@ class ThresholdTable(Table):
     model: Text = Field("*", description="a glob of model names")
     group: Text = Field("*", description="a glob of groups")
     data: Text = Field("*", description="a glob of data sets")
+    prove: bool = Field(False, description="true or false")
+    family_wise: bool = Field(False, description="true or false")
 
 
 #: Where the keys of a table belong, for one that is found in another.

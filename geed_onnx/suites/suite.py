@@ -33,6 +33,8 @@ class ModelEntry:
     """None: the default choice"""
     acts: Mapping[str, str] = field(default_factory=dict)
     declared_action: bool = True
+    scores: Mapping[str, str] = field(default_factory=dict)
+    """{tap: `logits` or `probabilities`}"""
     input: str | None = None
     layout: str | None = None
     constants: Mapping[str, float | str] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class DataEntry:
     skip_bad: bool = False
     streaming: bool | None = None
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    cluster: str | None = None
+    """what names each image's cluster, as `--cluster` takes it"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,8 @@ class Job:
     model: ModelEntry
     data: DataEntry
     group: str
-    samples: int | Literal["all"]
+    samples: int | Literal["all"] | None
+    """None: 50, or as many as there are"""
     seed: int
     measure: MeasureEntry
 
@@ -92,7 +97,7 @@ class Suite:
     models: tuple[ModelEntry, ...]
     data: tuple[DataEntry, ...]
     groups: tuple[str, ...]
-    samples: tuple[int | Literal["all"], ...]
+    samples: tuple[int | Literal["all"] | None, ...]
     seeds: tuple[int, ...]
     measure: MeasureEntry
     thresholds: tuple[Threshold, ...] = ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from geed_onnx.gates import Threshold
+from geed_onnx.gates import LIMITS, Threshold
 from geed_onnx.suites.faults import MISSING, Fault, nearby, place
 from geed_onnx.suites.suite import DataEntry
 from geed_onnx.variants import parse_variant
@@ -47,14 +47,17 @@ def thresholds_of(
     found: dict[Threshold, str] = {}
     for where, table, wrong in tables:
         faults += _faults(where, table, wrong, suite)
-        if (table.above is None) == (table.worse_by is None):
+        given = [k for k in LIMITS if getattr(table, k) is not None]
+        if len(given) != 1:
             continue
-        limit = table.above if table.worse_by is None else table.worse_by
         bare = Threshold(
             variant=table.variant,
-            limit=float(limit or 0),
+            limit=float(getattr(table, given[0])),
             on="calibrated" if table.on == "calibrated" else "value",
-            relative=table.worse_by is not None,
+            relative=given == ["worse_by"],
+            below=given == ["below"],
+            prove=table.prove,
+            family_wise=table.family_wise,
             tap=table.tap,
             model=table.model,
             group=table.group,
@@ -72,20 +75,21 @@ def thresholds_of(
 def _faults(where: str, table: ThresholdTable, wrong: frozenset[str], suite: Measured) -> list[Fault]:
     faults = []
     # a limit that is wrong has its fault already, and a key that is not known may be meant for one
-    told = wrong & {"above", "worse_by"} or wrong - set(type(table).model_fields)
-    if table.above is not None and table.worse_by is not None:
-        message = "above and worse_by in one threshold; give one, and another [[thresholds]] for the other"
-        faults.append(Fault(place(where, "worse_by"), table.worse_by, "above or worse_by", message))
-    elif table.above is None and table.worse_by is None and not told:
-        message = "expected above = NUMBER, or worse_by = NUMBER with a baseline"
-        faults.append(Fault(place(where, "above"), MISSING, "above or worse_by", message))
+    told = wrong & set(LIMITS) or wrong - set(type(table).model_fields)
+    given = [k for k in LIMITS if getattr(table, k) is not None]
+    if len(given) > 1:
+        message = f"{' and '.join(given)} in one threshold; give one, and another [[thresholds]] for the other"
+        faults.append(Fault(place(where, given[-1]), getattr(table, given[-1]), "one limit", message))
+    elif not given and not told:
+        message = "expected above = NUMBER, below = NUMBER, or worse_by = NUMBER with a baseline"
+        faults.append(Fault(place(where, "above"), MISSING, "a limit", message))
     if table.worse_by is not None and not suite.baseline:
         message = 'there is no baseline to be worse than: give baseline = "FOLDER or FILE.jsonl" before the tables'
         faults.append(Fault(place(where, "worse_by"), table.worse_by, "a baseline", message))
     if suite.variants is not None and table.variant not in suite.variants:
         message = f"this variant is not measured; variants are {', '.join(suite.variants)}"
         faults.append(Fault(place(where, "variant"), table.variant, "a variant that is measured", message))
-    if table.worse_by is not None and table.on == "value" and _optimum_moves(table.variant):
+    if table.worse_by is not None and table.on == "value" and parse_variant(table.variant).optimum_moves:
         message = 'its optimum moves with the data, so no part of it is "worse": set on = "calibrated"'
         faults.append(Fault(place(where, "worse_by"), table.worse_by, "a variant with a fixed optimum", message))
     for key, pattern, names in (
@@ -100,12 +104,6 @@ def _faults(where: str, table: ThresholdTable, wrong: frozenset[str], suite: Mea
             message = f"matches no {what} of this suite{more}"
             faults.append(Fault(place(where, key), pattern, f"a glob that matches a {what}", message))
     return faults
-
-
-def _optimum_moves(name: str) -> bool:
-    """Say whether the value of an exactly invariant model depends on the spread M, as −1/M does."""
-    variant = parse_variant(name)
-    return len({float(variant.scale.apply(variant.m.optimum, m)) for m in (0.25, 0.5)}) > 1
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -31,7 +31,7 @@ def suite_toml(suite: Suite, folder: str | os.PathLike[str] | None = None) -> st
         "output": suite.output,
         "root": _root(folder),
         "groups": list(suite.groups),
-        "samples": list(suite.samples),
+        "samples": None if suite.samples == (None,) else list(suite.samples),
         "seeds": list(suite.seeds),
         "variants": None if suite.measure.variants is None else list(suite.measure.variants),
         "baseline": suite.baseline,
@@ -39,7 +39,9 @@ def suite_toml(suite: Suite, folder: str | os.PathLike[str] | None = None) -> st
         "models": [_written(m) | {"name": _plain(m.name), "family": _plain(m.family)} for m in suite.models],
         "data": [_written(d) for d in suite.data],
         "thresholds": [
-            {("worse_by" if t.relative else "above"): t.limit} | _written(t) | {"limit": None, "relative": None}
+            {("worse_by" if t.relative else "below" if t.below else "above"): t.limit}
+            | _written(t)
+            | {"limit": None, "relative": None, "below": t.limit if t.below else None}
             for t in suite.thresholds
         ]
         or None,

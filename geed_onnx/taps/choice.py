@@ -167,7 +167,9 @@ def _goes_on(index: Index, maps: dict[str, Tap], between: Sequence[int], name: s
         return False
     for i in between:
         node = index.nodes[i]
-        spatial = following in node.output or any(o in maps for o in node.output) or index.rank(node.output[0]) is None
+        # whole numbers of the map's own shape are one, and what multiplies them by weights begins another stage
+        shape = index.shape(node.output[0])
+        spatial = any(o == following or o in maps for o in node.output) or shape in (None, index.shape(following))
         if (spatial or node.op_type == "QuantizeLinear") and node.op_type not in ONWARD | {"Transpose"}:
             return False
     return True

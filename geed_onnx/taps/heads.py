@@ -74,7 +74,10 @@ def nearest_float(index: Index, output: str) -> str | None:
 
 def _classes(index: Index, name: str) -> int | None:
     """Return the length of the class axis of scores of one image, (N, K) or (N, K, 1, 1) or (N, 1, 1, K), else None."""
-    shape = index.shape(name)
+    return _width(index, index.shape(name))
+
+
+def _width(index: Index, shape: Shape | None) -> int | None:
     if shape is None or len(shape) not in (2, 4) or (index.batch is not None and shape[0] not in (index.batch, None)):
         return None
     whole = [n for n in shape[1:] if n != 1]
@@ -89,16 +92,18 @@ def _walk(index: Index, output: str) -> _Walk | None:
     sigmoid: set[str] = set()
     name, state = output, "open"  # open: no softmax met yet; done: behind one; odd: a sigmoid or a reduction was met
     behind: list[str] = []
+    shape: Shape | None = None
     while True:
         node = index.maker(name)
         if node is None or not index.variable(name):
             return None
         width = _classes(index, name)
+        shape = index.shape(name) or shape
         if index.is_float(name) and (width or 0) > 1:
             behind.append(name)
         if node.op_type in PLUMBING:
             name = node.input[0]
-        elif node.op_type in SOFTMAXES and state in ("open", "reduced") and _class_axis(index, node):
+        elif node.op_type in SOFTMAXES and state in ("open", "reduced") and _class_axis(index, node, shape):
             if index.rank(name) == 3 and index.is_float(name) and (index.shape(name) or (1,))[-1] != 1:
                 behind.append(name)
             found.update(dict.fromkeys(behind, node.op_type == "LogSoftmax" if state == "open" else None))
@@ -118,17 +123,52 @@ def _walk(index: Index, output: str) -> _Walk | None:
     if state == "reduced" or (state == "open" and (before is None or not behind)):
         return None
     # the scores before the softmax; an activation before it (SqueezeNet) makes no difference
-    if (index.rank(name) in (2, 3) and (index.shape(name) or (1,))[-1] != 1) or (_classes(index, name) or 0) > 1:
-        found.update(dict.fromkeys([*behind, *([name] if index.is_float(name) else [])], True))
+    found.update(dict.fromkeys(behind, True))
+    wide = (index.rank(name) in (2, 3) and (index.shape(name) or (1,))[-1] != 1) or (_classes(index, name) or 0) > 1
+    if wide and index.is_float(name):
+        found[name] = True
     return _Walk(found, sigmoid, _latent(index, before))
 
 
-def _class_axis(index: Index, node: NodeProto) -> bool:
-    """Return whether a softmax runs over the classes of an image: (N, K), (N, K, 1, 1), the last axis of (N, V, K)."""
-    name = node.output[0]
-    if (_classes(index, name) or 0) > 1:
+def _class_axis(index: Index, node: NodeProto, behind: Shape | None = None) -> bool:
+    """Return whether a softmax runs over the classes of an image: (N, K), (N, K, 1, 1), the last axis of (N, V, K).
+
+    `behind` is the shape of what follows, for an operator whose own output has none (those of quantised graphs).
+    """
+    shape = index.shape(node.output[0]) or behind
+    if (_width(index, shape) or 0) > 1:
         return True
-    return index.rank(name) == 3 and integer(node, "axis", -1) in (-1, 2)
+    return shape is not None and len(shape) == 3 and integer(node, "axis", -1) in (-1, 2)
+
+
+def _softmax_of_scores(index: Index, node: NodeProto, shape: Shape | None) -> bool:
+    """Return whether a node is a softmax of what the user calls scores; where no shape tells, over the last axis."""
+    if node.op_type not in SOFTMAXES:
+        return False
+    return _class_axis(index, node, shape) or (shape is None and integer(node, "axis", -1) == -1)
+
+
+def softmax_due(index: Index, name: str) -> bool | None:
+    """Return whether class scores still want their softmax: False behind one, True before one, None: neither.
+
+    Only what moves and rounds values may stand between.
+    """
+    before, shape = name, index.shape(name)
+    while (node := index.maker(before)) is not None:
+        if _softmax_of_scores(index, node, shape):
+            return node.op_type == "LogSoftmax"
+        if node.op_type not in PLUMBING:
+            break
+        before = node.input[0]
+        shape = index.shape(before) or shape
+    ahead = [name]
+    for after in ahead:
+        for node in (index.nodes[i] for i in index.consumers.get(after, ())):
+            if _softmax_of_scores(index, node, index.shape(name)):
+                return True
+            if node.op_type in PLUMBING:
+                ahead.append(node.output[0])
+    return None
 
 
 def _behind(index: Index, name: str, activated: bool) -> NodeProto | None:
@@ -142,7 +182,8 @@ def _behind(index: Index, name: str, activated: bool) -> NodeProto | None:
             return None
         if node.op_type in CLASSIFIERS:
             return node
-        variables = [n for n in node.input if index.variable(n)]
+        # a single number, such as the scale of what was quantised as it came, moves all scores alike
+        variables = [n for n in node.input if index.variable(n) and index.shape(n) not in ((), (1,))]
         if node.op_type in PLUMBING or (node.op_type in AFFINE and len(variables) == 1):
             name = variables[0] if variables else node.input[0]
         elif node.op_type in ("GlobalAveragePool", "AveragePool", *REDUCTIONS) or (

@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from geed_onnx.errors import UsageError
 from geed_onnx.taps.graph import Graph, declared_taps, image_input, image_inputs
-from geed_onnx.taps.heads import Head, heads
+from geed_onnx.taps.heads import Head, heads, softmax_due
 from geed_onnx.taps.index import reached
 from geed_onnx.taps.modules import Modules, modules, scopes
 from geed_onnx.taps.ops import CONVOLUTIONS
@@ -105,9 +105,15 @@ def _tap(graph: Graph, node: NodeProto, name: str, paths: Modules, head: Head, d
         module=paths.of.get(name),
         op=node.op_type,
         flags=tuple(_flags(graph, node, name, shape, head)),
-        logits=head.logits.get(name) if kind == "probability" else None,
+        logits=told_logits(graph, head, name) if kind == "probability" else None,
         action=declared.get("action"),
     )
+
+
+def told_logits(graph: Graph, head: Head, name: str) -> bool | None:
+    """Return what the graph tells of class scores: True before a softmax, False after it, None: neither."""
+    due = softmax_due(graph.index, name)
+    return head.logits.get(name) if due is None else due
 
 
 def natural_kind(shape: tuple[int | None, ...], layout: str | None) -> Kind:

@@ -22,7 +22,7 @@ SAME_AXES = _ops(
     "Split Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Upsample Where Xor QuantizeLinear DequantizeLinear "
     "FakeQuantize QuickGelu BiasGelu FastGelu QLinearAdd QLinearMul QLinearSigmoid QLinearLeakyRelu "
     "QLinearSoftmax QLinearConcat SkipLayerNormalization ImageScaler Affine Scale ParametricSoftplus ScaledTanh "
-    "RMSNormalization"
+    "RMSNormalization DynamicQuantizeLinear"
 ) | (CHANNELS_FIRST - {"RoiAlign", "MaxRoiPool", "GlobalLpPool"})
 REDUCTIONS = _ops(
     "ReduceMean ReduceSum ReduceMax ReduceMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd ReduceSumSquare"
@@ -34,9 +34,12 @@ ELEMENTWISE_INPUTS = _ops(
     "Where Xor QLinearAdd QLinearMul QLinearConcat"
 )
 # ops that move values and do not change them (or only round them)
-PLUMBING = _ops("Identity Dropout Cast CastLike Reshape Flatten Squeeze Unsqueeze QuantizeLinear DequantizeLinear")
+PLUMBING = _ops(
+    "Identity Dropout Cast CastLike Reshape Flatten Squeeze Unsqueeze QuantizeLinear DequantizeLinear "
+    "DynamicQuantizeLinear"
+)
 AFFINE = _ops("Add Sub Mul Div BatchNormalization")
-SOFTMAXES = _ops("Softmax LogSoftmax")
+SOFTMAXES = _ops("Softmax LogSoftmax QLinearSoftmax")
 WEIGHTED = _ops(
     "Conv ConvTranspose FusedConv QLinearConv ConvInteger DeformConv Gemm FusedGemm MatMul FusedMatMul "
     "QLinearMatMul MatMulInteger MatMulNBits QGemm LSTM GRU RNN Attention MultiHeadAttention Einsum NhwcConv"
@@ -49,7 +52,7 @@ POOLS = _ops(
 # ops that end no stage: they move, cut, widen or summarise what a stage has made
 MOVERS = POOLS | _ops(
     "Pad Reshape Flatten Squeeze Unsqueeze Transpose Slice Split Gather Resize Upsample DepthToSpace SpaceToDepth "
-    "Expand Tile Identity Dropout Cast QuantizeLinear"
+    "Expand Tile Identity Dropout Cast QuantizeLinear DynamicQuantizeLinear"
 )
 # ops that carry a stage on: what follows them is a better end of the stage than what stands before
 ONWARD = (SAME_AXES | REDUCTIONS) - WEIGHTED - POOLS - {"Pad", "Slice", "Split", "Resize", "Upsample", "Concat"}

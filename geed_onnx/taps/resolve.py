@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from geed_onnx.errors import UnknownName, UsageError
 from geed_onnx.taps.graph import Graph
 from geed_onnx.taps.heads import heads
-from geed_onnx.taps.listing import KINDS, Kind, Tap, check_kind, list_taps, tap_shape
+from geed_onnx.taps.listing import KINDS, Kind, Tap, check_kind, list_taps, tap_shape, told_logits
 from geed_onnx.taps.modules import modules
 
 HINT = "`geed-onnx taps MODEL` lists what there is"
@@ -91,9 +91,11 @@ def _with_kind(graph: Graph, name: str, tap: Tap | None, kind: Kind | None) -> T
             )
         node = graph.index.maker(name)
         layout = graph.layout(name) if kind == "map" else None
-        return Tap(name, kind, (), 0, layout, modules(graph).of.get(name), node.op_type if node else "")
+        module, op = modules(graph).of.get(name), node.op_type if node else ""
+        logits = told_logits(graph, heads(graph), name) if kind == "probability" else None
+        return Tap(name, kind, (), 0, layout, module, op, logits=logits)
     if kind is None or kind == tap.kind:
         return tap
     check_kind(name, kind, shape)
-    logits = heads(graph).logits.get(name) if kind == "probability" else None
+    logits = told_logits(graph, heads(graph), name) if kind == "probability" else None
     return replace(tap, kind=kind, shape=tap_shape(shape or (), tap.layout, kind), logits=logits)

@@ -10,17 +10,17 @@ The five of the paper have names; any other combination is written `KIND:ACTION:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
-from scipy import special
 
 from geed_onnx.actions import Action, Alignment, alignment_of, scratch, within
-from geed_onnx.distances import ChannelForm, Distance, distances, row_dots, row_squares
-from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.distances import ChannelForm, Distance, arithmetic_mean, distances, log_softmax, row_dots, row_squares
+from geed_onnx.errors import GeedError, UnknownName, UsageError
 from geed_onnx.estimators import Normaliser, normalisers
 from geed_onnx.registry import Registry
 
@@ -60,13 +60,23 @@ class Variant:
 
     @property
     def m(self) -> Distance:
-        """The distance itself."""
-        return distances[self.distance]
+        """The distance of a tap's values as they are held: of logarithms where the kind is `probability`."""
+        m = distances[self.distance]
+        return m.in_logs() if self.kind == "probability" else m
 
     @property
     def scale(self) -> Normaliser:
         """The normaliser itself."""
         return normalisers[self.normaliser]
+
+    @property
+    def optimum_moves(self) -> bool:
+        """Whether the value of an exactly equivariant model depends on its own M, as −1/M does.
+
+        Raw values of two networks then have no common scale, neither to be subtracted nor to be worse on.
+        """
+        best = self.m.optimum
+        return bool(self.scale.apply(best, 0.25) != self.scale.apply(best, 0.5))
 
 
 variants: Registry[Variant] = Registry("variants", "variant")
@@ -88,6 +98,14 @@ _add(
     "(1 − cos(f(gx), f̂(x))) / (1 − M): eq. (6) on a scale that does not flip",
 )
 _add("softmax", "probability", "trivial", "kl", "none", "KL(f(gx) ‖ f̂(x)) = the orbit's Jensen-Shannon divergence")
+_add(
+    "channelwise-weighted",
+    "map",
+    "pixels",
+    "channelwise-weighted-cosine",
+    "none",
+    "eq. (5) with channels weighted by their norm, so that dead ones count for nothing",
+)
 
 
 #: The variants that are measured where none are named.
@@ -127,7 +145,7 @@ def parse_variant(text: str) -> Variant:
 
 
 def largest_value(variant: Variant, order: int, kernel: int, classes: int) -> float:
-    """Return the most that a variant's deviation can be for one image, before any normaliser; `inf` where nothing bounds it.
+    """Return the most that a deviation can be for one image, before any normaliser; `inf` where nothing bounds it.
 
     The mean of KL(p_g ‖ p̄) over an orbit, p̄ its mean, is the orbit's Jensen-Shannon divergence, at most
     log min(|G|, classes); around an f̂ of fewer elements (`kernel` of the group's `order`) it has no bound.
@@ -137,18 +155,73 @@ def largest_value(variant: Variant, order: int, kernel: int, classes: int) -> fl
     return variant.m.largest
 
 
-def kernel_mean(elements: Sequence[Array], kernel: Sequence[int], distance: Distance | None = None) -> Array:
+class Recorded(Protocol):
+    """What of a Result tells how large one image's value can be."""
+
+    @property
+    def variant(self) -> str:
+        """As `--variant` takes it."""
+        ...
+
+    @property
+    def group(self) -> Mapping[str, Any]:
+        """Name, order."""
+        ...
+
+    @property
+    def tap(self) -> Mapping[str, Any]:
+        """Kind, shape, kernel."""
+        ...
+
+    @property
+    def spread(self) -> float | None:
+        """M of eq. (6)."""
+        ...
+
+    @property
+    def floor(self) -> float | None:
+        """What resampling alone costs."""
+        ...
+
+    @property
+    def null(self) -> float | None:
+        """The same statistic on broken orbits."""
+        ...
+
+
+def range_of(result: Recorded, on: str) -> tuple[float, float]:
+    """Return the (least, largest) number that one image can have in a cell, on the scale of its value or calibrated.
+
+    Infinite where it is not known.  M, floor and null are taken as they were measured.
+    """
+    nothing = -math.inf, math.inf
+    try:
+        variant = parse_variant(result.variant)
+    except GeedError:  # a variant that is not installed here
+        return nothing
+    order, kernel, shape = result.group.get("order"), result.tap.get("kernel"), result.tap.get("shape")
+    if not isinstance(order, int) or not shape:
+        return nothing
+    largest = largest_value(variant, order, order if kernel is None else len(kernel), shape[-1])
+    if variant.scale.spread is not None and not result.spread:
+        return nothing
+    ends = [float(variant.scale.apply(m, result.spread or 1.0)) for m in (variant.m.optimum, largest)]
+    if on == "calibrated":
+        if result.floor is None or result.null is None or result.null == result.floor:
+            return nothing
+        ends = [(end - result.floor) / (result.null - result.floor) for end in ends]
+    return min(ends), max(ends)
+
+
+def kernel_mean(
+    elements: Sequence[Array], kernel: Sequence[int], mean: Callable[[Sequence[Array]], Array] = arithmetic_mean
+) -> Array:
     """Return f̂(x), eq. (2): the mean of f(kx) over k in the kernel, accumulated in float64.
 
     `elements[g]` is f(gx) for a batch, `(B, *shape)`; the result has that shape.  For the kernel {e} it is f(x) itself.
+    `mean` is the distance's own: the logarithm of the mean where the elements are logarithms.
     """
-    if len(kernel) == 1:
-        return elements[kernel[0]]
-    total = elements[kernel[0]].astype(np.float64)
-    for k in kernel[1:]:
-        total += elements[k]
-    total /= len(kernel)
-    return total
+    return elements[kernel[0]] if len(kernel) == 1 else mean([elements[k] for k in kernel])
 
 
 def deviations(elements: Sequence[Array], action: Action, distance: Distance) -> Floats:
@@ -203,7 +276,7 @@ def readings(
     if alignment is not None and form is not None and form.raw and action.kernel == (0,):
         return _aligned_readings(elements, action, alignment, distance, form, floor, others)
     elements = [within(action, y) for y in elements]
-    centre = kernel_mean(elements, action.kernel, distance)
+    centre = kernel_mean(elements, action.kernel, distance.mean)
     out = np.full((len(centre), action.group.order), distance.optimum)
     # where f̂(x) is f(x) itself, the identity is at equality
     wanted = [g for g in action.group.elements if g != 0 or len(action.kernel) > 1]
@@ -234,8 +307,8 @@ def compared(
     if centre.size * len(wanted) <= SLICE_VALUES:
         # a call costs more than what is computed in it: all elements at once
         moved = dict(action.orbit(centre, wanted))
-        some = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
-        return distance(*some).reshape(len(wanted), len(centre)).T
+        both = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
+        return distance(*both).reshape(len(wanted), len(centre)).T
     if form is None or not action.by_channel:
         out = np.empty((len(centre), len(wanted)))
         for g, expected in action.orbit(centre, wanted):
@@ -247,8 +320,7 @@ def compared(
         for g, expected in action.orbit(centre[:, part], wanted):
             some[g] = form.sums(elements[g][:, part], expected)
         sums.append(np.stack([some[g] for g in wanted], axis=1))
-    means: Floats = form.combine(np.concatenate(sums, axis=-1)).T
-    return means
+    return form.combine(np.concatenate(sums, axis=-1)).T
 
 
 def _channel_slices(x: Array, values: int = SLICE_VALUES) -> Iterator[slice]:
@@ -259,7 +331,7 @@ def _channel_slices(x: Array, values: int = SLICE_VALUES) -> Iterator[slice]:
 
 
 def _floor(centre: Array, action: Action, distance: Distance) -> Floats:
-    """Return m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)), `(B, |G|)`; elements of one turn lose the same, so one of them stands for all."""
+    """Return m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)), `(B, |G|)`; of the elements of one turn, one stands for all."""
     out = np.full((len(centre), action.group.order), distance.optimum)
     for turn in {t for t in action.resampled_by if t}:
         members = [g for g, t in enumerate(action.resampled_by) if t == turn]
@@ -317,17 +389,41 @@ def _aligned_readings(
     return Readings(found[0], found[1] if floor else None, found[2] if others is not None else None)
 
 
-def looks_like_probabilities(y: Array, tolerance: float = 1e-3) -> bool:
-    """Say whether every distribution of `(B, …, classes)` is non-negative and sums to 1 within `tolerance`."""
-    totals = y.sum(axis=-1, dtype=np.float64)
-    return bool((y >= 0).all() and (np.abs(totals - 1) <= tolerance).all())
+# ---- scores: probabilities or logits -------------------------------------------------------------------------------
+
+#: What a user says that scores are.
+Scores = Literal["logits", "probabilities"]
+SCORES: tuple[Scores, ...] = get_args(Scores)
+#: How far from 1 the sum of what are probabilities by their looks may be.
+SUM_TOLERANCE = 1e-3
+#: How far the sum of what may be probabilities, rounded.
+DOUBTFUL = 0.1
 
 
-def as_probabilities(y: Array, *, logits: bool) -> Floats:
-    """Return distributions `(B, …, classes)` in float64: the softmax of logits, or probabilities made to sum to 1."""
-    y64 = y.astype(np.float64)
+def looks_like_probabilities(y: Array) -> bool:
+    """Say whether every distribution of `(B, …, classes)` is non-negative and sums to 1 within `SUM_TOLERANCE`."""
+    return bool((y >= 0).all()) and missed(y) <= SUM_TOLERANCE
+
+
+def looks_doubtful(y: Array) -> bool:
+    """Say whether `(B, …, classes)` may be probabilities that were rounded, or not: all in [0, 1], sums near 1."""
+    return bool(((y >= 0) & (y <= 1)).all()) and SUM_TOLERANCE < missed(y) <= DOUBTFUL
+
+
+def missed(y: Array) -> float:
+    """Return how far the sums over the classes of `(B, …, classes)` are from 1, at most."""
+    return float(np.abs(y.sum(axis=-1, dtype=np.float64) - 1).max(initial=0.0))
+
+
+def log_probabilities(y: Array, *, logits: bool) -> Floats:
+    """Return the logarithms of distributions `(B, …, classes)` in float64, −inf for 0.
+
+    Logits get a softmax; probabilities, each with a value above 0, are clipped at 0 and made to sum to 1.
+    """
     if logits:
-        soft: Floats = special.softmax(y64, axis=-1)
-        return soft
-    scaled: Floats = y64 / y64.sum(axis=-1, keepdims=True)
-    return scaled
+        return log_softmax(y)
+    p = np.maximum(y, 0.0, dtype=np.float64)
+    p /= p.sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        logs: Floats = np.log(p, out=p)
+    return logs

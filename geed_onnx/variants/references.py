@@ -1,4 +1,4 @@
-"""Broken orbits: element g of image i is taken from another image, so that nothing relates its elements but the network.
+"""Broken orbits: element g is taken from another image, so that nothing relates an orbit's elements but the network.
 
 Images are taken in blocks; the partner of image i for an element of class c is image i + s(c) of its block, cyclically,
 with s(0) = 0: elements that move nothing apart partner alike, and those that move nothing stay with their own image.
@@ -69,7 +69,7 @@ def broken_null(
         elements = [orbit(g, (images + s) % n) for g, s in enumerate(steps)]
 
         def around(kernel: Sequence[int], wanted: Sequence[int], elements: Sequence[Array] = elements) -> Floats:
-            return compared(elements, kernel_mean(elements, kernel, distance), action, distance, wanted)
+            return compared(elements, kernel_mean(elements, kernel, distance.mean), action, distance, wanted)
 
         values[images] = around(action.kernel, range(order))
         for s in sorted({*steps} - {0}):

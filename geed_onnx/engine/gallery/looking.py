@@ -16,7 +16,7 @@ from geed_onnx.engine.gallery.pictures import element_names, pictures, shown_ele
 from geed_onnx.engine.passes import Runner
 from geed_onnx.engine.plan import Plan
 from geed_onnx.errors import MeasureError
-from geed_onnx.variants import as_probabilities, compared
+from geed_onnx.variants import compared, kernel_mean, log_probabilities
 
 #: Elements of a large group whose pictures are kept.
 MOST_SHOWN = 24
@@ -64,9 +64,19 @@ def look(job: Job, opened: Reopened, channels: int) -> Iterator[Exhibit | Featur
 
 def _kept(bound: Bound, image: str, order: int) -> tuple[int, ...]:
     """Return the elements whose f(gx) is kept: all of them, unless the tap is a map and the group is large."""
-    if bound.cell.result.tap["kind"] != "map":
+    if _whole(bound):
         return tuple(range(order))
     return shown_elements(order, [worst_element(_row(bound, image))], MOST_SHOWN)
+
+
+def _whole(bound: Bound) -> bool:
+    """Return whether f(gx) is kept for every g: of anything but a map."""
+    return bool(bound.cell.result.tap["kind"] != "map")
+
+
+def _is_raw(bound: Bound) -> bool:
+    """Return whether the tap's values are as they came, and no logarithms of probabilities."""
+    return bool(bound.cell.result.tap["kind"] != "probability")
 
 
 def _row(bound: Bound, image: str) -> Floats:
@@ -90,14 +100,17 @@ def respond(plan: Plan, bounds: Sequence[Bound], x: Array, kept: Sequence[Sequen
         for i, bound in enumerate(bounds):
             y = _understood(plan, bound, found[bound.tap])
             for g, row in zip(elements, y, strict=True):
-                if g in bound.action.kernel and len(bound.action.kernel) > 1:
+                if not _whole(bound) and g in bound.action.kernel and len(bound.action.kernel) > 1:
                     before = totals[i]
                     totals[i] = row.astype(np.float64) if before is None else before + row
                 if g == 0 or g in kept[i]:
                     outputs[i][g] = row[None].copy()
     responses = []
     for bound, some, total, wanted in zip(bounds, outputs, totals, kept, strict=True):
-        centre = some[0] if total is None else total[None] / len(bound.action.kernel)
+        if _whole(bound):
+            centre = kernel_mean([some[g] for g in range(len(some))], bound.action.kernel, bound.variant.m.mean)
+        else:
+            centre = some[0] if total is None else total[None] / len(bound.action.kernel)
         values = compared(some, centre, bound.action, bound.variant.m, list(wanted))[0]
         responses.append(Response(centre, some, {g: float(v) for g, v in zip(wanted, values, strict=True)}))
     return responses
@@ -113,14 +126,14 @@ def _understood(plan: Plan, bound: Bound, y: Array) -> Array:
     checked_finite(bound.tap, y)
     if result.tap["kind"] == "map":
         return masked(y, plan.masked)
-    return as_probabilities(y, logits=bool(result.logits)) if result.tap["kind"] == "probability" else y
+    return log_probabilities(y, logits=bool(result.logits)) if result.tap["kind"] == "probability" else y
 
 
 def _repeats(plan: Plan, bound: Bound, image: str, response: Response) -> None:
     """Refuse a response that is not the one that was measured."""
     row, result = _row(bound, image), bound.cell.result
     same = plan.session.facts.provider == result.runtime.get("provider")
-    size = float(np.linalg.norm(response.centre)) if bound.variant.distance == "l2" else 1.0
+    size = float(np.linalg.norm(response.centre)) if bound.variant.m.homogeneous and _is_raw(bound) else 1.0
     room = (REPEATS if same else ELSEWHERE) * float(np.abs(row).max()) + (1 if same else 100) * ROUNDING * size
     for g, value in response.deviations.items():
         if not abs(value - row[g]) <= room:
@@ -174,10 +187,10 @@ def _pictures(plan: Plan, x: Array, elements: Sequence[int]) -> tuple[Bytes | No
 
 def _scores(bound: Bound, response: Response) -> tuple[Floats | None, tuple[int, ...] | None]:
     """Return the class probabilities `(|G|, classes)` along the orbit and the class of ρ(g) f(x) for every g."""
-    if bound.cell.result.tap["kind"] != "probability" or response.outputs[0].ndim != 2:
+    if _is_raw(bound) or response.outputs[0].ndim != 2:
         return None, None
     elements = bound.action.group.elements
-    scores = np.concatenate([response.outputs[g] for g in elements])
+    scores = np.exp(np.concatenate([response.outputs[g] for g in elements]))
     moved = [bound.action(g, response.outputs[0])[0] for g in elements]
     return scores, tuple(int(np.argmax(m)) for m in moved)
 

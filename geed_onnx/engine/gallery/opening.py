@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from geed_onnx.actions import Action, Declared, interpolation_of, output_action, within_disc
+from geed_onnx.actions import Action, Declared, interpolation_of, on_logs, output_action, within_disc
 from geed_onnx.engine.feeding import open_data
 from geed_onnx.engine.gallery.exhibits import Array
 from geed_onnx.engine.gallery.jobs import Cell, Job
@@ -280,6 +280,7 @@ def _bound(plan: Plan, cell: Cell) -> Bound:
     for spec in tried:
         try:
             action = within_disc(output_action(spec, plan.group, shape, plan.settings.interpolation), mask)
+            action = on_logs(action) if result.tap["kind"] == "probability" else action
         except GeedError:
             continue
         if action.name == said and list(action.kernel) == list(result.tap["kernel"] or action.kernel):

@@ -26,6 +26,9 @@ DASHES: tuple[Any, ...] = (
 MARKS = "os^Dv<>P"
 #: Bars that differ without their colours.
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "||||", "oo", "--")
+#: How reference levels are told apart.
+FLOOR: Any = (0, (1, 2))
+NULL: Any = (0, (5, 3))
 CALIBRATED = "calibrated deviation (0: floor, 1: null)"
 SETTINGS: Any = {
     "text.parse_math": False,  # a $ in a name is a $
@@ -128,5 +131,5 @@ def curve(axes: Axes, x: Sequence[float], points: Sequence[tuple[float | None, .
 
 def levels(axes: Axes) -> None:
     """Draw where calibrated values are 0, the floor, and 1, the null."""
-    axes.axhline(0, color="0.35", lw=0.8, ls=(0, (1, 2)))
-    axes.axhline(1, color="0.35", lw=0.8, ls=(0, (5, 3)))
+    axes.axhline(0, color="0.35", lw=0.8, ls=FLOOR)
+    axes.axhline(1, color="0.35", lw=0.8, ls=NULL)

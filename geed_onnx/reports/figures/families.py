@@ -187,13 +187,14 @@ def place_of(context: Context, contexts: Sequence[Context], without: str = "") -
     """Return what a context's files are called: group and data, and what else tells it from those of equal name."""
 
     def facts(c: Context) -> dict[str, str]:
-        seed, level, mask, interpolation = c.others
+        seed, level, masked, interpolation, units = c.others
         return {
             "samples": f"{c.samples} images",
             "seed": f"seed {seed}",
             "level": f"level {level:g}",
-            "mask": "masked" if mask else "",
+            "mask": "disc" if masked else "no mask",
             "interpolation": interpolation,
+            "units": "" if units is None else f"{units} clusters",
             "spread": "" if c.spread is None else f"M over {c.spread}",
         }
 
@@ -236,7 +237,8 @@ def _sides(numbers: Sequence[Numbers]) -> list[On]:
 def _curves(lines: Lines, said: str, title: str, *, ticks: bool = False) -> Figure:
     shown = list(lines.items())[:MOST_LINES]
     every = sorted({x for _, points in shown for x in points})
-    sides = _sides([n for _, points in shown for n in points.values()])
+    shown_numbers = [n for _, points in shown for n in points.values()]
+    sides = _sides(shown_numbers)
     sheet, grid = panels(len(sides), 3.4 * len(sides) + 1.4, 2.9)
     for axes, on in zip(grid, sides, strict=True):
         for i, (family, points) in enumerate(shown):
@@ -249,6 +251,7 @@ def _curves(lines: Lines, said: str, title: str, *, ticks: bool = False) -> Figu
         axes.set_xlabel(said)
         _named(axes, on)
     _titled(grid, title, len(lines))
+    _caption(sheet, "band", shown_numbers)
     return sheet
 
 
@@ -256,11 +259,12 @@ def _bars(
     families: Mapping[str, Mapping[int, Numbers]], sets: Sequence[int], labels: Sequence[str], title: str
 ) -> Figure:
     shown = list(families.items())[:MOST_LINES]
-    sides = _sides([n for _, of in shown for n in of.values()])
+    shown_numbers = [n for _, of in shown for n in of.values()]
+    sides = _sides(shown_numbers)
     width = 0.8 / len(shown)
     sheet, grid = panels(len(sides), len(sides) * max(2.6, 0.9 + len(sets) * (0.35 + 0.17 * len(shown))) + 1.4, 2.9)
     for axes, on in zip(grid, sides, strict=True):
-        base = _base([n for _, of in shown for n in of.values()], on)
+        base = _base(shown_numbers, on)
         for i, (family, of) in enumerate(shown):
             found = [(j, _interval(of[c], on)) for j, c in enumerate(sets) if c in of]
             some = [(j + (i - (len(shown) - 1) / 2) * width, e) for j, e in found if e[0] is not None]
@@ -280,6 +284,7 @@ def _bars(
                 tick.set_horizontalalignment("right")
         _named(axes, on)
     _titled(grid, title, len(families))
+    _caption(sheet, "error bar", shown_numbers)
     return sheet
 
 
@@ -300,3 +305,13 @@ def _titled(grid: Sequence[Axes], title: str, count: int) -> None:
     cut = f" (the first {MOST_LINES} of {count} families)" if count > MOST_LINES else ""
     grid[0].set_title(f"{title}{cut}", fontsize=7.5, loc="left")
     legend(grid[-1])
+
+
+def _caption(sheet: Figure, what: str, numbers: Sequence[Numbers]) -> None:
+    """Say beneath what intervals are over: several models of a family saw the same images."""
+    means = [m for n in numbers for m in n.values() if m.estimate is not None]
+    families = {m.models > 1 for m in means}
+    every = f"{what}: over the models of a family, which all saw the same images; it says nothing of other images"
+    alone = "; of a single model over images" if families == {True, False} else ""
+    if True in families:
+        sheet.supxlabel(every + alone, fontsize=6.5, color="0.35")

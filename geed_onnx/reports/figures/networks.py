@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import numpy as np
 from geed_onnx.reports.figures.drawing import (
     CALIBRATED,
     COLOURS,
+    FLOOR,
+    NULL,
     curve,
     legend,
     levels,
@@ -19,6 +22,9 @@ from geed_onnx.reports.figures.drawing import (
     short,
 )
 from geed_onnx.reports.page.contents import MOST_LINES, Cell, Contents
+from geed_onnx.reports.page.elements import calibrated_by_element
+from geed_onnx.reports.page.families import Mean
+from geed_onnx.results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -118,9 +124,46 @@ def _line(axes: Axes, rows: Sequence[tuple[float, Cell]], on: str, i: int, label
     curve(axes, x, [tuple(getattr(c.reading, name) for name in (on, low, high)) for _, c in rows], i, label)
     if on == "value":
         mark: dict[str, Any] = {"marker": "_", "ms": 8} if len(rows) == 1 else {}
-        for level, dashes in (("floor", (0, (1, 2))), ("null", (0, (5, 3)))):
+        for level, dashes in (("floor", FLOOR), ("null", NULL)):
             some = [or_nan(getattr(c.reading, level)) for _, c in rows]
             axes.plot(x, some, color=COLOURS[i % len(COLOURS)], ls=dashes, lw=0.8, **mark)
+
+
+#: Calibrated values by element beyond this are drawn at the edge.
+EDGE = 3.0
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is drawn of one model element by element.
+
+    Attributes
+    ----------
+    values : (|G|,) float
+        NaN where unrelated images would not deviate either, so that there is nothing to compare with.
+    calibrated : bool
+        Each element against its own floor and null; else above the optimum.
+    levels : tuple of (number or (|G|,) numbers, dashes)
+        Floor and null.
+    """
+
+    values: Sequence[float]
+    calibrated: bool
+    levels: tuple[tuple[Any, Any], ...]
+
+
+def _shape(r: Result | Mean) -> _Shape:
+    """Return what can be told: results without floor and null by element have only what lies above the optimum."""
+    profile = calibrated_by_element(r) if isinstance(r, Result) else r.calibrated_by_element
+    if profile is not None:
+        return _Shape([or_nan(v) for v in profile], True, ((0.0, FLOOR), (1.0, NULL)))
+    base = r.optimum or 0.0
+
+    def above(row: Sequence[float | None] | None) -> list[float]:
+        return [or_nan(v) - base for v in row or ()]
+
+    known = ((r.floor_per_element, FLOOR), (r.null_per_element, NULL))
+    return _Shape(above(r.per_element), False, tuple((above(row), ls) for row, ls in known if row is not None))
 
 
 def _profile(view: View) -> Figure | None:
@@ -130,39 +173,66 @@ def _profile(view: View) -> Figure | None:
     cells = [(i, e, c) for i, e in enumerate(view.lines) if (c := view.cell(e, slot)) and c.reading.per_element]
     if not cells:
         return None
-    elements = view.context.elements
-    order = {len(c.reading.per_element or ()) for _, _, c in cells}
-    polar = elements.angles is not None and order == {len(elements.angles)}
+    shapes = [_shape(c.reading) for _, _, c in cells]
+    angles = view.context.elements.angles
+    polar = angles is not None and {len(s.values) for s in shapes} == {len(angles)}
     sheet, grid = panels(len(cells), 2.3 * len(cells) if polar else 3 * len(cells), 2.7, polar=polar)
-    top = 0.0
-    for axes, (i, entity, c) in zip(grid, cells, strict=True):
-        r = c.reading
-        base = r.optimum or 0.0
-        values = [v - base for v in r.per_element or ()]
-        reached = [(v - base, ls) for v, ls in ((r.floor, (0, (1, 2))), (r.null, (0, (5, 3)))) if v is not None]
-        top = max([top, *values, *(v for v, _ in reached)])
-        if polar and elements.angles is not None:
-            t = np.deg2rad([*elements.angles, elements.angles[0]])
-            axes.plot(t, np.maximum([*values, values[0]], 0), color=COLOURS[i % len(COLOURS)], marker="o", ms=3, lw=1.3)
-            for level, ls in reached:
-                axes.plot(np.linspace(0, 2 * np.pi, 120), np.full(120, max(level, 0)), color="0.35", lw=0.8, ls=ls)
-            axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
-            axes.set_xticks(np.deg2rad(elements.angles[:: max(1, len(elements.angles) // 8)]))
-            axes.tick_params(labelsize=6)
-            axes.grid(lw=0.4, color="0.85")
+    for axes, (i, entity, _), shape in zip(grid, cells, shapes, strict=True):
+        colour = COLOURS[i % len(COLOURS)]
+        if polar and angles is not None:
+            _ring(axes, angles, shape, colour)
         else:
-            axes.bar(range(len(values)), values, color=COLOURS[i % len(COLOURS)], width=0.7)
-            for level, ls in reached:
-                axes.axhline(level, color="0.35", lw=0.8, ls=ls)
-            if len(values) <= 32:
-                names = elements.names if len(elements.names) == len(values) else [str(g) for g in range(len(values))]
-                axes.set_xticks(range(len(values)), names, rotation=60, fontsize=6)
-        axes.set_title(view.label(entity), fontsize=7)
-    for axes in grid:
+            _element_bars(axes, view.context.elements.names, shape, colour)
+        # one scale for all that are on the same one
+        top = _reach([s for s in shapes if s.calibrated == shape.calibrated])
         axes.set_ylim(0 if polar else None, 1.05 * top if top > 0 else None)
-    what = f"{short(view.contents.slots[slot].label, 30)}, {short(view.variant(slot), 30)} above its optimum"
-    sheet.suptitle(f"{what}; {short(view.context.label, 70)} (dotted: floor, dashed: null)", fontsize=7.5)
+        apart = "" if shape.calibrated else "\nabove the optimum, not calibrated"
+        axes.set_title(f"{view.label(entity)}{apart}", fontsize=7)
+    what = f"{short(view.contents.slots[slot].label, 30)}, {short(view.variant(slot), 30)} by element"
+    said = "each against its own floor, 0, and null, dashed; what has no null is left out"
+    lines = said if any(s.calibrated for s in shapes) else "dotted: floor, dashed: null, of each element"
+    sheet.suptitle(f"{what}; {short(view.context.label, 70)}\n({lines})", fontsize=7.5)
     return sheet
+
+
+def _reach(shapes: Sequence[_Shape]) -> float:
+    """Return the largest of what is drawn."""
+    every = np.concatenate(
+        [np.atleast_1d(row) for s in shapes for row in (s.values, *(level for level, _ in s.levels))]
+    )
+    top = float(np.max(every, initial=0.0, where=np.isfinite(every)))
+    return min(top, EDGE) if shapes[0].calibrated else top
+
+
+def _ring(axes: Axes, angles: Sequence[float], shape: _Shape, colour: str) -> None:
+    t = np.deg2rad([*angles, angles[0]])
+
+    def around(row: Sequence[float]) -> Any:
+        return np.clip([*row, row[0]], 0, EDGE if shape.calibrated else None)
+
+    axes.plot(t, around(shape.values), color=colour, marker="o", ms=3, lw=1.3)
+    for level, ls in shape.levels:
+        at, row = (np.linspace(0, 2 * np.pi, 120), np.full(120, level)) if np.ndim(level) == 0 else (t, around(level))
+        axes.plot(at, row, color="0.35", lw=0.8, ls=ls)
+    axes.set_theta_zero_location("N")  # type: ignore[attr-defined]
+    axes.set_xticks(np.deg2rad(angles[:: max(1, len(angles) // 8)]))
+    axes.tick_params(labelsize=6)
+    axes.grid(lw=0.4, color="0.85")
+
+
+def _element_bars(axes: Axes, names: Sequence[str], shape: _Shape, colour: str) -> None:
+    count = len(shape.values)
+    # what is left out is no bar
+    at = [(g, v) for g, v in enumerate(shape.values) if np.isfinite(v)]
+    axes.bar([g for g, _ in at], [v for _, v in at], color=colour, width=0.7)
+    for level, ls in shape.levels:
+        if np.ndim(level) == 0:
+            axes.axhline(level, color="0.35", lw=0.8, ls=ls)
+        else:
+            axes.hlines(level, np.arange(count) - 0.45, np.arange(count) + 0.45, color="0.35", lw=1, ls=ls)
+    axes.set_xlim(-0.6, count - 0.4)
+    if count <= 32:
+        axes.set_xticks(range(count), names if len(names) == count else map(str, range(count)), rotation=60, fontsize=6)
 
 
 def _side_by_side(view: View) -> Figure | None:

@@ -170,7 +170,11 @@ def _polar() -> Spec:
         )
     )
     colour = alt.Color("colour:N", scale=None)
-    shape = alt.Chart(points).mark_line(strokeWidth=2, strokeJoin="round").encode(x=x, y=y, order=order, stroke=colour)
+    shape = (
+        alt.Chart(points)
+        .mark_line(strokeWidth=2, strokeJoin="round")
+        .encode(x=x, y=y, order=order, detail=path, stroke=colour)
+    )
     dots = (
         alt.Chart(points)
         .mark_point(filled=True, size=50, opacity=1)
@@ -184,7 +188,7 @@ def _polar() -> Spec:
 def _bars() -> Spec:
     import altair as alt
 
-    points, levels = alt.NamedData(name="points"), alt.NamedData(name="levels")
+    points, rules, ticks = (alt.NamedData(name=name) for name in ("points", "rules", "ticks"))
     axis = alt.Axis(title=None, labelLimit=110, labelAngle=-40, labelOverlap="greedy", ticks=False)
     x = alt.X("name:N", sort=None, axis=axis)
     y = alt.Y("value:Q", title=None, axis=alt.Axis(tickCount=5, domain=False))
@@ -193,14 +197,10 @@ def _bars() -> Spec:
         .mark_bar(cornerRadiusEnd=2, width={"band": 0.72})
         .encode(x=x, y=y, color=alt.Color("colour:N", scale=None), tooltip=alt.Tooltip("tip:N"))
     )
-    rules = (
-        alt.Chart(levels)
-        .mark_rule(strokeWidth=1.25)
-        .encode(
-            y=alt.Y("level:Q"),
-            stroke=alt.value("var(--muted)"),
-            strokeDash=_dash(),
-        )
-    )
-    chart = alt.layer(bars, rules).properties(width="container", height=230)
+    level = {"y": alt.Y("level:Q"), "stroke": alt.value("var(--muted)"), "strokeDash": _dash()}
+    # one level for all elements, or one for each
+    across = alt.Chart(rules).mark_rule(strokeWidth=1.25).encode(**level)
+    start, end = alt.X("name:N", sort=None, axis=axis, bandPosition=0), alt.X2("name", bandPosition=1)
+    own = alt.Chart(ticks).mark_rule(strokeWidth=1.25).encode(x=start, x2=end, **level)
+    chart = alt.layer(bars, across, own).properties(width="container", height=230)
     return _finished(chart, "Deviation by group element.")

@@ -6,19 +6,31 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from geed_onnx.errors import DataError
 from geed_onnx.reports.page.elements import Elements, elements_of
 from geed_onnx.reports.page.families import Mean, mean_of
 from geed_onnx.reports.page.slots import Slot, slots_of
-from geed_onnx.reports.table import clean
+from geed_onnx.reports.table import IN_DISC, clean, images_of
 from geed_onnx.results import Result
 
 #: As many lines as a chart can tell apart by colour.
 MOST_LINES = 8
 #: Lines drawn before anybody chooses.
 FIRST_LINES = 5
+
+
+class Others(NamedTuple):
+    """What numbers that may stand side by side have in common beside images and group."""
+
+    seed: int
+    level: float
+    masked: bool
+    """whether images and maps were cut to the inscribed disc"""
+    interpolation: str
+    units: int | None
+    """number of clusters, where those are the unit of uncertainty"""
 
 
 @dataclass(frozen=True)
@@ -33,12 +45,17 @@ class Context:
     seed: int
     fingerprints: int
     """how many different sets of images the models saw under these words; more than 1 is not paired"""
-    name: str = ""
+    name: str
     """of the images in the suite, else the last part of `data`"""
-    spread: int | None = None
+    spread: int | None
     """over how many points M was taken, where the same images were measured with several numbers of them"""
-    others: tuple[Any, ...] = ()
-    """what else the numbers have in common: seed, level, mask, interpolation"""
+    others: Others
+    """what else the numbers have in common"""
+
+    @property
+    def images(self) -> str:
+        """How many images, in words; nobody knows of failed cells."""
+        return "images" if self.samples == "0" else images_of(self.samples, self.others.units)
 
     @property
     def settings(self) -> tuple[Any, ...]:
@@ -172,7 +189,7 @@ def _kind(r: Result) -> str:
 
 
 def _same(r: Result) -> tuple[Any, ...]:
-    return r.key, r.value, r.low, r.high, r.calibrated, r.reason
+    return r.key, r.value, r.low, r.high, r.calibrated, r.reason, r.calibrated_reason
 
 
 def _check(r: Result) -> None:
@@ -195,17 +212,21 @@ def _check(r: Result) -> None:
                  "calibrated_high", "sensitivity", "zero_channels", "law_defect"):  # fmt: skip
         if not _number(value := getattr(r, name), nothing=name != "level"):
             raise wrong(name, value, "a number or null")
-    rows = r.per_element
-    if rows is not None and not (isinstance(rows, tuple) and rows and all(_number(v, nothing=False) for v in rows)):
-        raise wrong("per_element", rows, "a list of numbers")
+    for name in ("per_element", "floor_per_element", "null_per_element"):
+        rows = getattr(r, name)
+        if rows is not None and not (isinstance(rows, tuple) and rows and all(_number(v, nothing=False) for v in rows)):
+            raise wrong(name, rows, "a list of numbers")
+        if rows is not None and len(rows) != len(r.per_element or ()):
+            raise wrong(name, rows, f"{len(r.per_element or ())} numbers, as many as in per_element")
     step = r.model.get("step")
     if not _number(step):
         raise wrong("model.step", step, "a number")
     for name in ("samples", "seed"):
         if not isinstance(getattr(r, name), int):
             raise wrong(name, getattr(r, name), "a whole number")
-    if not isinstance(r.spread_samples, int | None):
-        raise wrong("spread_samples", r.spread_samples, "a whole number or null")
+    for name in ("spread_samples", "units"):
+        if not isinstance(getattr(r, name), int | None):
+            raise wrong(name, getattr(r, name), "a whole number or null")
 
 
 def _number(value: object, *, nothing: bool = True) -> bool:
@@ -221,7 +242,7 @@ def _who(r: Result) -> Identity:
 def _context_keys(results: Sequence[Result]) -> list[Identity]:
     """Return what each result has in common with those beside it; a failed cell is counted to where it was meant."""
     keys: list[Identity] = [
-        (r.data["uri"], r.group["name"], r.seed, r.samples, r.level, str(r.data.get("mask")), r.interpolation)
+        (r.data["uri"], r.group["name"], r.seed, r.samples, r.level, str(r.data.get("mask")), r.interpolation, r.units)
         for r in results
     ]
     # relative to M over 10 points and over 200 are two things; where all have the same, it goes without saying
@@ -255,10 +276,10 @@ def _contexts(results: Sequence[Result], keys: Sequence[Identity]) -> dict[Ident
         if key in found:
             continue
         data, group = clean(r.data["uri"]), clean(r.group["name"])
-        mask = ", masked" if r.data.get("mask") else ""
+        mask = f", {IN_DISC}" if r.data.get("mask") else ""
         resampled = f", {clean(r.interpolation)}" if r.interpolation != "bilinear" else ""
         at = "" if r.level == 0.95 else f", intervals at {r.level:g}"
-        count = f"{r.samples} images" if r.samples else "images"
+        count = images_of(r.samples, r.units) if r.samples else "images"
         spread = "" if key[-1] is None else f", M over {key[-1]} points"
         label = f"{group} on {count} of {data}{mask}{resampled}{spread}, seed {r.seed}{at}"
         elements = elements_of(r.group["name"], orders.get(key, 0))
@@ -272,7 +293,7 @@ def _contexts(results: Sequence[Result], keys: Sequence[Identity]) -> dict[Ident
             len(prints[key]),
             clean(r.data.get("name") or data.rstrip("/").rpartition("/")[2] or data),
             key[-1],
-            (r.seed, r.level, bool(r.data.get("mask")), clean(r.interpolation)),
+            Others(r.seed, r.level, bool(r.data.get("mask")), clean(r.interpolation), r.units),
         )
         found[key] = (len(found), context)
     return found

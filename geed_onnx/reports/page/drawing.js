@@ -109,8 +109,21 @@ function circle(radius, path, more) {
   return points;
 }
 
-function polar(host, { angles, values, tips, colour, floor, null: none, reach }) {
-  const frame = [], labels = [], levels = [];
+/* A line through a value at every angle, and back to the first; broken where a value is null. */
+function around(angles, values, path, more) {
+  const points = [];
+  let part = 0;
+  for (let i = 0; i <= angles.length; i++) {
+    const g = i % angles.length;
+    if (values[g] === null) part++;
+    else points.push({ ...onCircle(Math.max(0, values[g]), angles[g]), order: i, path: `${path}${part}`, ...more(g) });
+  }
+  return points;
+}
+
+/* `levels` by their name: one number for all angles is a circle, one for each a line through them. */
+function polar(host, { angles, values, tips, colour, levels, reach }) {
+  const frame = [], labels = [], marked = [];
   for (const part of [1 / 3, 2 / 3, 1]) frame.push(...circle(reach * part, `c${part}`));
   const step = Math.max(1, Math.ceil(angles.length / 12));
   angles.forEach((angle, i) => {
@@ -118,11 +131,12 @@ function polar(host, { angles, values, tips, colour, floor, null: none, reach })
     frame.push({ x: 0, y: 0, order: 0, path: `s${i}` }, { ...onCircle(reach, angle), order: 1, path: `s${i}` });
     labels.push({ ...onCircle(reach * 1.14, angle), text: `${+angle.toFixed(1)}°` });
   });
-  if (none !== null && none > 0) levels.push(...circle(none, "null", { dash: "null" }));
-  if (floor !== null && floor > 0) levels.push(...circle(floor, "floor", { dash: "floor" }));
-  const points = angles.map((angle, i) => ({ ...onCircle(Math.max(0, values[i]), angle), order: i, colour, tip: tips[i] }));
-  points.push({ ...points[0], order: points.length });
-  return chart(host, "polar", { frame, labels, levels, points }, (spec) => {
+  for (const [dash, level] of Object.entries(levels)) {
+    if (Array.isArray(level)) marked.push(...around(angles, level, dash, () => ({ dash })));
+    else if (level !== null && level > 0) marked.push(...circle(level, dash, { dash }));
+  }
+  const points = around(angles, values, "v", (g) => ({ colour, tip: tips[g] }));
+  return chart(host, "polar", { frame, labels, levels: marked, points }, (spec) => {
     for (const layer of spec.layer) {
       for (const axis of ["x", "y"]) layer.encoding[axis].scale = { domain: [-reach * 1.25, reach * 1.25], nice: false };
     }

@@ -1,14 +1,19 @@
-"""What the elements of a group are called, and at which angle a rotation stands."""
+"""The elements of a group: what they are called, at which angle a rotation stands, how a number spreads over them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from geed_onnx.errors import GeedError
 from geed_onnx.groups import Motion, parse_group
+from geed_onnx.results import Result
 
 #: A larger group is not worth parsing for the names of its elements.
 LARGEST_NAMED = 256
+#: An element whose null − floor is below this part of the largest one's has none: the rest is rounding.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,36 @@ def _said(motions: tuple[Motion, ...]) -> str:
         if m.axis:
             words.append("order " + "-".join(map(str, m.permutation)))
     return " ".join(words) or "0°"
+
+
+Profile = tuple[float | None, ...]
+
+
+def calibrated_by_element(r: Result) -> Profile | None:
+    """Return (value − floor)/(null − floor) for each element alone, `(|G|,)`; None where that cannot be told.
+
+    None for an element on which unrelated images deviate no more than resampling does: the identity of an action
+    whose f̂(x) is f(x) itself, where nothing can.  The floor and the null of all elements together would not do: such
+    an identity is in them too, and a network without any symmetry would read |G|/(|G| − 1) everywhere else.
+    """
+    values, floors, nulls = r.per_element, r.floor_per_element, r.null_per_element
+    if r.calibrated is None or values is None or floors is None or nulls is None:
+        return None
+    gaps = [null - floor for floor, null in zip(floors, nulls, strict=True)]
+    least = ROUNDING * max(gaps)
+    return tuple(
+        (value - floor) / gap if gap > max(least, 0.0) else None
+        for value, floor, gap in zip(values, floors, gaps, strict=True)
+    )
+
+
+def mean_by_element(rows: Sequence[Sequence[float | None] | None]) -> Profile | None:
+    """Return the mean of several profiles, element by element, over those that have one; None where none does.
+
+    None too where they are of different groups.
+    """
+    some = [row for row in rows if row is not None]
+    if len({len(row) for row in some}) != 1:
+        return None
+    columns = ([v for v in column if v is not None] for column in zip(*some, strict=True))
+    return tuple(math.fsum(column) / len(column) if column else None for column in columns)

@@ -9,23 +9,25 @@ const text = (i) => (i === null || i === undefined ? null : data.texts[i]);
 const byId = (id) => document.getElementById(id);
 
 const NUMBERS = ["value", "low", "high", "optimum", "floor", "null", "calibrated", "calibrated_low", "calibrated_high"];
+const BY_ELEMENT = ["per_element", "floor_per_element", "null_per_element", "calibrated_by_element"];
 
 function readings() {
   const found = [];
-  const take = (places, numbers, reasons, models) => {
+  const take = (places, numbers, reasons, calibrated, models) => {
     for (let i = 0; i < places.entity.length; i++) {
       const r = { entity: places.entity[i], context: places.context[i], slot: places.slot[i], variant: places.variant[i] };
       r.tap = text(places.tap[i]);
-      r.per_element = places.per_element[i];
+      for (const name of BY_ELEMENT) r[name] = places[name][i];
       for (const name of NUMBERS) r[name] = numbers[name][i];
       r.reason = text(reasons[i]);
+      r.calibrated_reason = text(calibrated[i]);
       r.models = models ? models[i] : null;
       found.push(r);
     }
   };
   const own = Object.fromEntries(NUMBERS.map((name) => [name, data.columns[column[name]].values]));
-  take(data.cells, own, data.columns[column.reason].values, null);
-  take(data.means, data.means, data.means.reason, data.means.models);
+  take(data.cells, own, data.columns[column.reason].values, data.columns[column.calibrated_reason].values, null);
+  take(data.means, data.means, data.means.reason, data.means.calibrated_reason, data.means.models);
   return found;
 }
 
@@ -61,17 +63,13 @@ function variantOf(kind) {
 const reading = (entity, slot, variant = variantOf(data.slots[slot].kind)) => here().index.get(`${entity}/${slot}/${variant}`);
 const colourOf = (i) => PALETTE[i % PALETTE.length];
 
-function between(low, high) {
-  return low === null || high === null ? "" : ` [${shown(low)}, ${shown(high)}]`;
-}
-
 function told(r) {
   const lines = [data.entities[r.entity].label, `${r.tap} · ${text(r.variant)}`];
   if (r.models !== null) lines[0] += ` (${r.models} with a value)`;
-  if (r.value !== null) lines.push(`value ${shown(r.value)}${between(r.low, r.high)}`);
-  if (r.calibrated !== null) lines.push(`calibrated ${shown(r.calibrated)}${between(r.calibrated_low, r.calibrated_high)}`);
+  if (r.value !== null) lines.push(`value ${shown(r.value)}${interval(r.low, r.high)}`);
+  if (r.calibrated !== null) lines.push(`calibrated ${shown(r.calibrated)}${interval(r.calibrated_low, r.calibrated_high)}`);
   if (r.value !== null) lines.push(`floor ${shown(r.floor)} · null ${shown(r.null)} · optimum ${shown(r.optimum)}`);
-  if (r.reason) lines.push(r.reason);
+  lines.push(...[r.reason, r.calibrated_reason].filter(Boolean));
   return lines.join("\n");
 }
 
@@ -164,16 +162,42 @@ function optimumOf(series) {
   return some.size === 1 ? [...some][0] : some.size ? "differs (−1/M)" : "unknown";
 }
 
-/* Deviations by element: above the optimum, or calibrated. */
+/* Calibrated values beyond this are drawn at the edge: where null and floor nearly meet, they have no bound. */
+const EDGE = 3;
+
+/* Deviations by element: each against its own floor and null, or above the optimum. A value is null where there is
+ * nothing to compare with; `levels` are one number for all elements, or one for each. */
 function profileOf(r) {
-  if (!r || !r.per_element || r.value === null) return null;
-  if (state.scale === "calibrated") {
-    if (r.calibrated === null || r.null === null || r.floor === null) return null;
-    const gap = r.null - r.floor;
-    return { values: r.per_element.map((v) => (v - r.floor) / gap), floor: 0, null: 1 };
+  if (!r.per_element || r.value === null) return null;
+  if (state.scale === "calibrated" && r.calibrated === null) return null;
+  if (state.scale === "calibrated" && r.calibrated_by_element) {
+    return { values: r.calibrated_by_element, levels: { null: 1, floor: 0 }, raw: false };
   }
   const base = r.optimum ?? 0;
-  return { values: r.per_element.map((v) => v - base), floor: r.floor === null ? null : r.floor - base, null: r.null === null ? null : r.null - base };
+  const above = (row) => row && row.map((v) => v - base);
+  return { values: above(r.per_element), levels: { null: above(r.null_per_element), floor: above(r.floor_per_element) }, raw: true };
+}
+
+/* Reach from the least to the largest of what is drawn, so that sizes compare. */
+function reachOf(profiles) {
+  const ends = profiles.flatMap(({ values, levels }) => [...values, levels.null, levels.floor].flat()).filter((v) => v !== null);
+  const raw = profiles.some((p) => p.raw);
+  const top = Math.max(...ends, 1e-12), least = Math.min(0, ...ends);
+  return raw ? { top, least } : { top: Math.min(top, EDGE), least: Math.max(least, -1) };
+}
+
+/* What stands under one drawing. */
+function saidOf(r, profile, names, top) {
+  const { values, raw } = profile;
+  const worst = values.indexOf(Math.max(...values.filter((v) => v !== null)));
+  const which = (test) => names.filter((_, g) => test(values[g])).join(", ");
+  const none = which((v) => v === null), beyond = raw ? "" : which((v) => v > top);
+  const notes = [["worst at ", element("strong", {}, names[worst]), `: ${shown(values[worst])}`]];
+  if (none) notes.push([`left out: ${none}, where unrelated images would not deviate either`]);
+  if (beyond) notes.push([`drawn at the edge: ${beyond}`]);
+  if (raw && state.scale === "calibrated") notes.push(["above the optimum, not calibrated: these results have no floor and null by element"]);
+  else if (raw && !r.null_per_element && r.null !== null) notes.push(["no floor and null by element in these results"]);
+  return notes.map((parts) => element("p", { class: "note" }, ...parts));
 }
 
 async function drawProfile(host) {
@@ -182,35 +206,36 @@ async function drawProfile(host) {
   const shapes = state.models.map((entity, i) => ({ entity, colour: colourOf(i), r: state.slot === null ? null : reading(entity, state.slot) }))
     .filter((shape) => shape.r).map((shape) => ({ ...shape, profile: profileOf(shape.r) }));
   if (!shapes.length) return nothing(host, "No deviations by element for these models here.");
-  // one scale for all, so that sizes compare
-  const ends = shapes.flatMap(({ profile }) => (profile ? [...profile.values, profile.floor ?? 0, profile.null ?? 0] : []));
-  const reach = Math.max(...ends, 1e-12) * 1.06, least = Math.min(0, ...ends);
   const drawn = [];
   for (const { entity, colour, r, profile } of shapes) {
     const label = data.entities[entity].label;
     const figure = element("figure", { class: "petal" }, element("figcaption", {}, swatchOf(colour), label));
     host.append(figure);
     if (!profile) {
-      figure.append(element("p", { class: "empty" }, r.reason || "no deviations by element were kept"));
+      figure.append(element("p", { class: "empty" }, r.calibrated_reason || r.reason || "no deviations by element were kept"));
       continue;
     }
+    const { top, least } = reachOf(shapes.map((s) => s.profile).filter((p) => p && p.raw === profile.raw));
     const names = profile.values.map((_, g) => elements[g] ?? `g${g}`);
-    const word = state.scale === "calibrated" ? "calibrated" : "above the optimum";
+    const word = profile.raw ? "above the optimum" : "calibrated";
     const tips = profile.values.map((v, g) => `${label}\n${r.tap} at ${names[g]}\n${shown(v)} ${word}\nvalue ${shown(r.per_element[g])}`);
-    const worst = profile.values.indexOf(Math.max(...profile.values));
     const drawing = element("div", { class: "chart" });
-    figure.append(drawing, element("p", { class: "note" }, "worst at ", element("strong", {}, names[worst]), `: ${shown(profile.values[worst])}`));
-    const same = { values: profile.values, tips, colour, floor: profile.floor, null: profile.null };
-    if (angles && angles.length === profile.values.length) {
-      drawn.push(polar(drawing, { angles, reach, ...same }));
+    figure.append(drawing, ...saidOf(r, profile, names, top));
+    const values = profile.values.map((v) => (v === null ? null : Math.max(least, Math.min(top, v))));
+    if (angles && angles.length === values.length) {
+      drawn.push(polar(drawing, { angles, reach: top * 1.06, values, tips, colour, levels: profile.levels }));
       continue;
     }
     figure.classList.add("wide");
-    const points = profile.values.map((value, g) => ({ name: names[g], value, tip: tips[g], colour }));
-    const levels = ["floor", "null"].filter((w) => profile[w] !== null).map((w) => ({ dash: w, level: profile[w] }));
-    drawn.push(chart(drawing, "bars", { points, levels }, (spec) => {
-      spec.layer[0].encoding.x.scale = { domain: names };
-      spec.layer[0].encoding.y.scale = { domain: [least, reach] };
+    const points = values.map((value, g) => ({ name: names[g], value, tip: tips[g], colour })).filter((p) => p.value !== null);
+    const known = Object.entries(profile.levels).filter(([, level]) => level !== null);
+    const rules = known.filter(([, level]) => !Array.isArray(level)).map(([dash, level]) => ({ dash, level }));
+    const ticks = known.filter(([, level]) => Array.isArray(level)).flatMap(([dash, row]) => row.map((level, g) => ({ dash, level, name: names[g] })));
+    drawn.push(chart(drawing, "bars", { points, rules, ticks }, (spec) => {
+      for (const layer of spec.layer) {
+        if (layer.encoding.x) layer.encoding.x.scale = { domain: names };
+        layer.encoding.y.scale = { domain: [least, top * 1.06] };
+      }
     }));
   }
   return Promise.all(drawn);

@@ -1,13 +1,17 @@
-"""Families of models: the mean over seeds, with Student's t over the models."""
+"""Families of models: the mean over seeds, with Student's t over the models.
+
+All models of a family saw the same images, so that the interval is over models alone and says nothing of other images.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from geed_onnx.estimators import over_models
+from geed_onnx.reports.page.elements import Profile, calibrated_by_element, mean_by_element
 from geed_onnx.results import Result, finite
 
 
@@ -29,8 +33,12 @@ class Mean:
     calibrated: float | None
     calibrated_low: float | None
     calibrated_high: float | None
-    per_element: tuple[float, ...] | None
+    per_element: Profile | None
+    floor_per_element: Profile | None
+    null_per_element: Profile | None
+    calibrated_by_element: Profile | None
     reason: str | None
+    why_uncalibrated: str | None
     failed: bool = False
 
 
@@ -40,18 +48,21 @@ def mean_of(results: Sequence[Result]) -> Mean:
     value, low, high = mean_interval([r.value for r in results], level)
     calibrated, calibrated_low, calibrated_high = mean_interval([r.calibrated for r in results], level)
     have = [r for r in results if r.value is not None]
-    rows = [r.per_element for r in have if r.per_element is not None]
-    alike = len({len(row) for row in rows}) == 1
-    reason = None
-    if value is None or calibrated is None:
-        missing = next((r.reason for r in results if (r.value if value is None else r.calibrated) is None), None)
-        reason = f"no model of the family has it; the first says: {missing}"
     return Mean(
         len(have), len(results), level, value, low, high,
         mean_over([r.optimum for r in have]), mean_over([r.floor for r in have]), mean_over([r.null for r in have]),
         calibrated, calibrated_low, calibrated_high,
-        tuple(float(v) for v in np.mean(rows, axis=0)) if alike else None, reason,
+        mean_by_element([r.per_element for r in have]),
+        mean_by_element([r.floor_per_element for r in have]),
+        mean_by_element([r.null_per_element for r in have]),
+        mean_by_element([calibrated_by_element(r) for r in have]),
+        _missing(r.reason for r in results) if value is None else None,
+        _missing(r.why_uncalibrated for r in results) if calibrated is None else None,
     )  # fmt: skip
+
+
+def _missing(reasons: Iterable[str | None]) -> str:
+    return f"no model of the family has it; the first says: {next(iter(reasons))}"
 
 
 def mean_interval(values: Sequence[float | None], level: float) -> tuple[float | None, float | None, float | None]:

@@ -167,7 +167,9 @@ const Grids = [];
 function allResults() {
   const host = byId("all-results");
   if (!host) return;
-  const columns = data.columns;
+  // numbers by element are for the file alone
+  const listed = BY_ELEMENT.map((key) => ({ key, title: key, shown: false, values: data.cells[key].map((row) => row && JSON.stringify(row)) }));
+  const columns = [...data.columns, ...listed];
   Grids.push(new Grid(host, {
     name: "results", label: "all results", columns, count: data.cells.entity.length,
     value: (row, c) => (columns[c].text ? text(columns[c].values[row]) : columns[c].values[row]),

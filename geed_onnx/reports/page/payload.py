@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from geed_onnx.reports.page.contents import Cell, Contents, Entity
+from geed_onnx.reports.page.elements import Profile, calibrated_by_element
+from geed_onnx.reports.page.families import Mean
 from geed_onnx.reports.table import clean
 from geed_onnx.results import Result
 
@@ -41,13 +43,14 @@ def _plain(value: Any) -> Value:
     return clean(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
-def worst_element(per_element: Sequence[float] | None) -> int | None:
-    """Return the element with the largest deviation."""
-    return max(range(len(per_element)), key=per_element.__getitem__) if per_element else None
+def worst_element(r: Result) -> int | None:
+    """Return the element that deviates most: against its own floor and null where these are known, else as it is."""
+    known = {g: v for g, v in enumerate(calibrated_by_element(r) or r.per_element or ()) if v is not None}
+    return max(known, key=known.__getitem__) if known else None
 
 
 def _worst(c: Cell, e: Entity, r: Result, all: Contents) -> Value:
-    g = worst_element(r.per_element)
+    g = worst_element(r)
     names = all.contexts[c.context].elements.names
     return None if g is None else names[g] if g < len(names) else f"g{g}"
 
@@ -71,8 +74,11 @@ COLUMNS = (
     Column("step", "Step", "training step of the checkpoint", lambda c, e, r, all: e.step),
     Column("data", "Images", "where the images come from", _context("data"), True),
     Column("group", "Group", "the symmetry group", _context("group"), True),
-    Column("samples", "Count", "number of images: the unit of uncertainty", _number("samples")),
+    Column("samples", "Count", "number of images: the unit of uncertainty, but for clusters", _number("samples")),
+    Column("units", "Clusters", "the unit of uncertainty, where it is not the image", _number("units")),
     Column("seed", "Seed", "of the draw of images", _number("seed")),
+    Column("mask", "Mask", "disc: only what lies inside the inscribed disc counts",
+           lambda c, e, r, all: _plain(r.data.get("mask")), True),
     Column("tap", "Tap", "the tensor that was looked at", lambda c, e, r, all: c.tap, True),
     Column("variant", "Variant", "which deviation", lambda c, e, r, all: c.variant, True),
     Column("value", "Value", "the deviation; larger is less equivariant", _number("value")),
@@ -84,9 +90,12 @@ COLUMNS = (
     Column("calibrated", "Calibrated", "0 at the floor, 1 at the null", _number("calibrated")),
     Column("calibrated_low", "Cal. low", "lower end of the calibrated interval", _number("calibrated_low")),
     Column("calibrated_high", "Cal. high", "upper end of the calibrated interval", _number("calibrated_high")),
-    Column("worst_element", "Worst at", "the group element with the largest deviation", _worst, True),
+    Column("worst_element", "Worst at", "the group element that deviates most, each against its own floor and null",
+           _worst, True),
     Column("sensitivity", "Sensitivity", "how far f of two images lies apart; 0 if constant", _number("sensitivity")),
-    Column("reason", "Reason", "why there is no value or no calibrated value", _number("reason"), True),
+    Column("reason", "Reason", "why there is no value", lambda c, e, r, all: _why(r.reason, r.value), True),
+    Column("calibrated_reason", "Not calibrated", "why there is no calibrated value",
+           lambda c, e, r, all: None if r.value is None else _plain(r.why_uncalibrated), True),
     Column("failed", "Failed", "whether the cell could not be measured",
            lambda c, e, r, all: "yes" if r.failed else "no", True, shown=False),
     Column("kind", "Kind", "map, vector or probability", lambda c, e, r, all: c.kind, True, shown=False),
@@ -113,8 +122,12 @@ COLUMNS = (
            lambda c, e, r, all: _plain(r.data.get("fingerprint")), True, shown=False),
     Column("key", "Key", "hash of all the number depends on", _number("key"), True, shown=False),
 )  # fmt: skip
-#: Columns that are shown only where they differ, or exist at all.
-ONLY_VARIED = ("family", "model_seed", "step", "data", "group", "samples", "seed", "reason")
+#: Columns that are shown only where they differ.
+ONLY_VARIED = ("family", "model_seed", "step", "data", "group", "samples", "seed", "mask")
+#: Columns that are shown only where anything is in them.
+ONLY_THERE = ("units", "reason", "calibrated_reason")
+#: Columns of whole sentences.
+LONG = ("reason", "calibrated_reason")
 
 
 class _Texts:
@@ -137,7 +150,10 @@ def payload(contents: Contents) -> dict[str, Any]:
         values: list[Any] = [
             column.value(c, entities[c.entity], c.reading, contents) for c in results if isinstance(c.reading, Result)
         ]
-        varied = len(set(values)) > 1 if column.key in ONLY_VARIED else True
+        if column.key in ONLY_VARIED:
+            shown = len(set(values)) > 1
+        else:
+            shown = column.shown and (column.key not in ONLY_THERE or any(v is not None for v in values))
         if column.text:
             values = [texts(v) for v in values]
         columns.append(
@@ -146,8 +162,8 @@ def payload(contents: Contents) -> dict[str, Any]:
                 "title": column.title,
                 "about": column.about,
                 "text": column.text,
-                "shown": column.shown and varied,
-                "long": column.key == "reason",
+                "shown": shown,
+                "long": column.key in LONG,
                 "values": values,
             }
         )
@@ -184,23 +200,35 @@ def _places(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
         "slot": [c.slot for c in cells],
         "variant": [texts(c.variant) for c in cells],
         "tap": [texts(c.tap) for c in cells],
-        "per_element": [_short(c.reading.per_element) for c in cells],
-    }
+        **{name: [_short(getattr(c.reading, name)) for c in cells]
+           for name in ("per_element", "floor_per_element", "null_per_element")},
+        "calibrated_by_element": [_short(_calibrated(c.reading)) for c in cells],
+    }  # fmt: skip
+
+
+def _calibrated(reading: Result | Mean) -> Profile | None:
+    return calibrated_by_element(reading) if isinstance(reading, Result) else reading.calibrated_by_element
 
 
 def _readings(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
     numbers = ("value", "low", "high", "optimum", "floor", "null", "calibrated", "calibrated_low", "calibrated_high")
+    readings = [c.reading for c in cells]
     return {
         **_places(cells, texts),
-        **{name: [getattr(c.reading, name) for c in cells] for name in numbers},
-        "reason": [texts(None if c.reading.reason is None else clean(c.reading.reason)) for c in cells],
-        "models": [getattr(c.reading, "models", 1) for c in cells],
+        **{name: [getattr(r, name) for r in readings] for name in numbers},
+        "reason": [texts(_plain(r.reason)) for r in readings],
+        "calibrated_reason": [texts(None if r.value is None else _plain(r.why_uncalibrated)) for r in readings],
+        "models": [getattr(r, "models", 1) for r in readings],
     }
 
 
-def _short(values: Iterable[float] | None) -> list[float] | None:
+def _why(reason: str | None, number: float | None) -> Value:
+    return None if number is not None else _plain(reason)
+
+
+def _short(values: Iterable[float | None] | None) -> list[float | None] | None:
     """Return values to seven digits, which is more than a chart shows."""
-    return None if values is None else [float(f"{v:.7g}") for v in values]
+    return None if values is None else [None if v is None else float(f"{v:.7g}") for v in values]
 
 
 def as_json(data: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from geed_onnx.gates import Judged, Threshold, Verdict
 from geed_onnx.reports.page.contents import Contents
-from geed_onnx.reports.table import clean, number
+from geed_onnx.reports.table import IN_DISC, clean, images_of, number, open_ends
 from geed_onnx.results import Collection, Result
 
 #: Names of a list that are written out; the rest is counted.
@@ -76,20 +76,18 @@ def lead(contents: Contents) -> str:
         return "Nothing was measured: the run holds no results."
     groups = list(dict.fromkeys(c.group for c in contents.contexts))
     data = list(dict.fromkeys(c.data.rstrip("/").rpartition("/")[2] or c.data for c in contents.contexts))
-    counts = {c.samples for c in contents.contexts if c.samples != "0"}
-    images = f"{counts.pop()} images of " if len(counts) == 1 else ""
-    return f"{counted(len(contents.models), 'model')} under {some(groups)}, on {images}{some(data)}."
+    counts = {c.images for c in contents.contexts if c.samples != "0"}
+    images = f"{counts.pop()} of " if len(counts) == 1 else ""
+    masks = {c.others.masked for c in contents.contexts if c.samples != "0"}
+    disc = "" if True not in masks else f", {IN_DISC}" if len(masks) == 1 else f", some of it {IN_DISC}"
+    return f"{counted(len(contents.models), 'model')} under {some(groups)}, on {images}{some(data)}{disc}."
 
 
 def facts(contents: Contents) -> list[dict[str, str]]:
     """Return the boxes at the top: name, short, long."""
     models, contexts = contents.models, contents.contexts
     groups = list(dict.fromkeys(c.group for c in contexts))
-    data = list(
-        dict.fromkeys(
-            f"{c.samples} images of {c.data}" if c.samples != "0" else f"images of {c.data}" for c in contexts
-        )
-    )
+    data = list(dict.fromkeys(f"{c.images} of {c.data}" for c in contexts))
     variants = list(dict.fromkeys(c.variant for c in contents.cells if c.slot is not None))
     families = list(dict.fromkeys(m.family for m in models if m.family is not None))
     found = [
@@ -127,12 +125,15 @@ def banners(contents: Contents, verdict: Verdict | None, unjudged: str | None = 
                 Banner(
                     "bad",
                     f"✕ {len(bad)} of {counted(total, 'threshold')} {are} crossed.",
-                    f"{len(verdict.crossed)} of {numbers} lie above, or have no value to show that they hold.{against}",
+                    f"{len(verdict.crossed)} of {numbers} lie beyond, or nothing shows that they hold.{against}",
                 )
             )
         else:
             hold = "The threshold holds" if total == 1 else f"All {total} thresholds hold"
-            found.append(Banner("good", f"✓ {hold}.", f"{numbers} judged.{against}"))
+            open_ = f" {len(verdict.undecided)} undecided: the limit lies in the interval." if verdict.undecided else ""
+            if open_:
+                hold = "The threshold is not crossed" if total == 1 else f"None of {total} thresholds is crossed"
+            found.append(Banner("good", f"✓ {hold}.", f"{numbers} judged.{open_}{against}"))
     results = [c.reading for c in contents.cells]
     failed = sum(r.failed for r in results)
     if failed:
@@ -156,7 +157,7 @@ def threshold_text(t: Threshold) -> str:
     limit = f"{100 * t.limit:g} % worse than the baseline" if t.relative else f"{t.limit:g}"
     scopes = (("tap", t.tap), ("model", t.model), ("group", t.group), ("data", t.data))
     only = "".join(f", {what} {glob}" for what, glob in scopes if glob != "*")
-    return clean(f"{on}{t.variant} at most {limit}{only}")
+    return clean(f"{on}{t.variant} at {'least' if t.below else 'most'} {limit}{only}")
 
 
 def crossed_rows(verdict: Verdict | None) -> tuple[Rows, int]:
@@ -172,7 +173,7 @@ def _crossing(j: Judged) -> dict[str, Any]:
         "variant": clean(j.result.variant),
         "group": clean(j.result.group["name"]),
         "observed": Figure.of(j.observed),
-        "low": Figure.of(j.low),
+        "low": Figure.of(j.end),
         "limit": Figure.of(j.limit),
         "message": clean(j.message),
     }
@@ -183,11 +184,12 @@ def reasons(contents: Contents) -> Rows:
     groups: dict[tuple[str, str], list[str]] = {}
     for c in contents.cells:
         r = c.reading
-        what = "failed" if r.failed else "no value" if r.value is None else "not calibrated" if r.reason else None
+        why = r.reason if r.value is None else r.why_uncalibrated
+        what = "failed" if r.failed else "no value" if r.value is None else "not calibrated" if why else None
         if what is not None:
             tap = "all taps" if c.tap == "*" else c.tap
             where = f"{contents.entities[c.entity].label}: {tap}"
-            groups.setdefault((what, clean(r.reason or "no reason was given")), []).append(where)
+            groups.setdefault((what, clean(why or "no reason was given")), []).append(where)
     order = ("failed", "no value", "not calibrated")
     return [
         {"what": what, "reason": reason, "count": len(where), "where": some(list(dict.fromkeys(where)), 4)}
@@ -211,10 +213,10 @@ def data_rows(contents: Contents) -> Rows:
             continue
         row = {
             "uri": clean(r.data["uri"]),
-            "samples": str(r.samples),
+            "samples": str(r.samples) if r.units is None else images_of(r.samples, r.units),
             "seed": str(r.seed),
             "fingerprint": clean(_said(r.data.get("fingerprint"))),
-            "preprocessing": clean(_said(r.data.get("preprocessing"))),
+            "preprocessing": clean(", ".join(filter(None, (_said(r.data.get("preprocessing")), _mask(r))))),
         }
         found.setdefault(tuple(row.values()), row)
     return list(found.values())
@@ -241,9 +243,20 @@ def note_rows(contents: Contents) -> Rows:
     return [{"text": text, "count": n} for text, n in counts.items()]
 
 
+def _mask(r: Result) -> str:
+    return IN_DISC if r.data.get("mask") else ""
+
+
+def unit(contents: Contents) -> str:
+    """Return what intervals are over."""
+    grouped = {c.others.units is not None for c in contents.contexts}
+    return "images" if True not in grouped else "clusters" if False not in grouped else "images or clusters"
+
+
 def methods(contents: Contents) -> str:
-    """Return how the intervals were made."""
-    return clean("; ".join(dict.fromkeys(r.method for r in _results(contents) if r.value is not None)))
+    """Return how the intervals were made, and what a dash for an end of one means."""
+    results = [r for r in _results(contents) if r.value is not None]
+    return clean("; ".join(dict.fromkeys([*(r.method for r in results), *open_ends(results)])))
 
 
 def pretty(text: str) -> str:

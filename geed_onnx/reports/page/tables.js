@@ -24,6 +24,11 @@ function shown(x) {
   return text.replace("-", "−").replace("e−", "e-").replace("e+", "e");
 }
 
+/* An interval; a dash for an end that is not known, nothing where there is none at all. */
+function interval(low, high) {
+  return low === null && high === null ? "" : ` [${shown(low)}, ${shown(high)}]`;
+}
+
 /* A spreadsheet runs text that starts like a formula; an apostrophe makes it text. Numbers stay numbers. */
 function csvField(value) {
   if (value === null || value === undefined) return "";

@@ -113,6 +113,7 @@ def page_html(
         "explore": explore,
         "failed": bool(contents.cells),
         "level": f"{100 * levels.pop():g} %" if len(levels) == 1 else "stated",
+        "unit": summary.unit(contents),
         "families": bool(contents.means),
         "training": bool(contents.runs),
         "sections": [{"id": s.id, "title": clean(s.title), "html": Markup(s.html)} for s in sections],
