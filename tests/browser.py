@@ -46,7 +46,7 @@ class Opened:
     said: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
-    def settle(self, condition: str, patience: float = 8) -> None:
+    def settle(self, condition: str, patience: float = 60) -> None:
         """Wait until a JavaScript expression is true; the page's policy forbids playwright's own way."""
         for _ in range(int(patience / 0.05)):
             if self.page.evaluate(condition):
@@ -76,7 +76,7 @@ def opened(running: Any, path: Path, **context: Any) -> Iterator[Opened]:
     page.on("dialog", lambda dialog: dismissed(dialog, found))
     surroundings.on("request", lambda r: found.requests.append(r.url))
     page.goto(path.as_uri())
-    page.wait_for_selector("html[data-ready]", timeout=15000)
+    page.wait_for_selector("html[data-ready]", timeout=60000)
     try:
         yield found
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +33,8 @@ class Estimate:
     n: int
 
 
+#: What float64 cannot tell from 0, relative to a value (or to 1).
+ROUNDING = 1e-12
 #: Blocks of images that were drawn alike: those of the reference levels, the rest of the sample, points for M alone.
 REFERENCE, SAMPLE, AROUND = 0, 1, 2
 
@@ -160,11 +162,23 @@ def interval(
     error = math.sqrt(change.variance)
     if not math.isfinite(error):
         return Estimate(v, None, None, level, "none: without some image nothing is left to compare", n)
-    if error <= 1e-12 * max(1.0, abs(v)):
+    if is_constant(change):
         return without_variance(v, level, n, hidden)
     t, skew = _t_of(change, level), change.skewness
     low, high = v - error * _hall(t, skew), v - error * _hall(-t, skew)
     return Estimate(v, min(max(low, bounds[0]), v), max(min(high, bounds[1]), v), level, METHOD, n)
+
+
+def is_constant(change: Change) -> bool:
+    """Say whether all images of a sample share one value, to what float64 can tell."""
+    return math.sqrt(change.variance) <= ROUNDING * max(1.0, abs(change.value))
+
+
+def wider(a: Estimate, b: Estimate) -> Estimate:
+    """Return a with ends that reach as far as those of b too; an end that either does not know is unknown."""
+    low = None if a.low is None or b.low is None else min(a.low, b.low)
+    high = None if a.high is None or b.high is None else max(a.high, b.high)
+    return replace(a, low=low, high=high, method=b.method if (low, high) != (a.low, a.high) else a.method)
 
 
 def reach(change: Change, level: float) -> float:
@@ -192,7 +206,7 @@ def hull(change: Change, level: float, n: int, hidden: tuple[float, float] | Non
     v, error = change.value, math.sqrt(change.variance)
     if n < 2:
         return Estimate(v, None, None, level, "none: one image", n)
-    if error <= 1e-12 * max(1.0, abs(v)):
+    if is_constant(change):
         return without_variance(v, level, n, hidden)
     t, skew = _t_of(change, level), change.skewness
     either = t + abs(skew) * (2 * t * t + 1) / 6

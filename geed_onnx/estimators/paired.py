@@ -10,15 +10,13 @@ import numpy as np
 from scipy import special
 
 from geed_onnx.errors import MeasureError, UsageError
-from geed_onnx.estimators.intervals import Change, Estimate, hull
+from geed_onnx.estimators.intervals import ROUNDING, Change, Estimate, hull
 
 PAIRED = "paired by image: "
 MOVER = "unpaired: MOVER (Zou and Donner 2008) of the two intervals"
 WELCH = "Welch t over models"
 #: What an interval over models does not cover.
 SHARED = "the models share their images, so it says nothing of other images"
-#: What float64 cannot tell from 0, relative to the two values (or to 1).
-ROUNDING = 1e-12
 
 
 # --- two numbers over the same images ---------------------------------------------------------------------------

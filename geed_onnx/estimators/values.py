@@ -13,7 +13,18 @@ import numpy.typing as npt
 
 from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.deviations import Deviations, Floats
-from geed_onnx.estimators.intervals import AROUND, REFERENCE, SAMPLE, Change, Estimate, interval, reach
+from geed_onnx.estimators.intervals import (
+    AROUND,
+    REFERENCE,
+    SAMPLE,
+    Change,
+    Estimate,
+    interval,
+    is_constant,
+    reach,
+    wider,
+    without_variance,
+)
 from geed_onnx.estimators.normalising import Normaliser, Spread
 
 #: A null that lies above the floor by less than this share of what the distance can tell is that of alike images.
@@ -238,8 +249,12 @@ def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
     if gap.value > max(error, rounding):
         found = calibrated_change(tables)
         ends = [float(_calibrate(tables, end, *tables.left_out.whole[1:])) for end in (tables.optimum, tables.largest)]
-        low, high = sorted(ends)
-        return Calibration(interval(found, level, tables.n, hidden=(low, high), exact=tables.exact), None)
+        hidden = min(ends), max(ends)
+        estimate = interval(found, level, tables.n, hidden=hidden, exact=tables.exact)
+        if not tables.exact and is_constant(value_change(tables)):
+            # only floor and null vary: the value's own sample hides as much here as it does in the value
+            estimate = wider(estimate, without_variance(found.value, level, tables.n, hidden))
+        return Calibration(estimate, None)
     if gap.value + error <= max(ALIKE * _room(tables) * unit, rounding):
         return Calibration(
             None,
