@@ -88,7 +88,7 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         (50, "all"),
         (0, 1),
     )
-    assert suite.measure == MeasureEntry(("channelwise", "softmax"), 100, 16, 0.95, True, "disc", 64, "cpu", 4, False)
+    assert suite.measure == MeasureEntry(("channelwise", "softmax"), 100, 64, 0.95, True, "disc", 64, "cpu", 4, False)
     assert suite.baseline == "released/results.jsonl"
     assert [m.name for m in suite.models] == [
         *(f"cnn {seed}@{step}" for seed in (0, 1, 2) for step in (100, 200, 1000)),
@@ -569,7 +569,7 @@ MEASURES = st.builds(
     MeasureEntry,
     variants=optional(st.sampled_from([("softmax", "channelwise"), ("softmax", "map:pixels:relative-l2")])),
     spread_samples=optional(st.integers(2, 1000)),
-    reference_samples=WHOLE,
+    reference_samples=optional(WHOLE),
     level=st.floats(0, 1, exclude_min=True, exclude_max=True),
     floor=st.booleans(),
     mask=st.sampled_from(["auto", "disc", "none"]),
