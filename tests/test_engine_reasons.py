@@ -173,8 +173,8 @@ def test_with_the_mask_nothing_outside_the_disc_reaches_the_model(size: int) -> 
         return {"map": batch + 1}
 
     (result,) = measured(CallableSession(watching), noise(5, size), "C8", samples=5, mask="disc", floor=True)
-    assert max(seen) == 0
-    assert len(seen) > 1
+    assert max(seen[1:]) == 0  # the first run only tells the shapes, before any group is there
+    assert len(seen) > 2
     assert result.data["mask"] == "disc"
     assert 0 < result.law_defect == result.input_law_defect
     # outside the disc both sides are 0, whatever the network says there

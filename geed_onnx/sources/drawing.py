@@ -105,7 +105,8 @@ def draw_distinct(
     wanted = size if samples == "all" else samples or DEFAULT_SAMPLES
     sample = _walked(range(size) if samples == "all" else order, wanted, standing)
     points = _walked(order, spread_samples or DEFAULT_SPREAD, standing) if spread else _Walk((), 0, 0)
-    return Drawing(sample.found, points.found, tuple(_said(samples, spread_samples if spread else None, sample, points)))
+    notes = _said(samples, spread_samples if spread else None, sample, points)
+    return Drawing(sample.found, points.found, tuple(notes))
 
 
 def permuted(indices: Iterable[int], seed: int) -> tuple[int, ...]:
