@@ -199,7 +199,7 @@ class MeasureTable(Table):
     """`[measure]`."""
 
     spread_samples: Annotated[int, Field(ge=2)] | None = Field(None, description="a whole number from 2")
-    reference_samples: Whole = Field(16, description="a whole number from 0")
+    reference_samples: Whole | None = Field(None, description="a whole number from 0")
     level: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.95, description="a number between 0 and 1 (95 % is written 0.95)"
     )

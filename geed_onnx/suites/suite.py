@@ -63,7 +63,7 @@ class MeasureEntry:
 
     variants: tuple[str, ...] | None = None
     spread_samples: int | None = None
-    reference_samples: int = 16
+    reference_samples: int | None = None
     level: float = 0.95
     floor: bool = False
     mask: Mask = "auto"
