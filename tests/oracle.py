@@ -323,10 +323,19 @@ def softmax(z: Array) -> Array:
     return np.asarray(e / e.sum())
 
 
-def blocks_of(indices: Sequence[int], seed: int, count: int | None) -> list[list[int]]:
-    """The reference images in blocks of 16 or a few more, dealt out from a seeded permutation of the sorted sample."""
+def blocks_of(
+    indices: Sequence[int], seed: int, count: int | None, units: dict[int, str] | None = None
+) -> list[list[int]]:
+    """The reference images in blocks of 16 or a few more, dealt out from a seeded permutation of the sorted sample.
+
+    Those of one unit are dealt out one after the other, into as many blocks as the largest unit has images.
+    """
     permuted = [sorted(indices)[i] for i in np.random.default_rng(seed).permutation(len(indices))][:count]
     number = max(1, len(permuted) // 16)
+    if units is not None:
+        order = list(dict.fromkeys(units[i] for i in permuted))
+        permuted.sort(key=lambda i: order.index(units[i]))
+        number = max(number, *(sum(units[i] == u for i in permuted) for u in order))
     return [permuted[b::number] for b in range(number)]
 
 
@@ -416,7 +425,7 @@ def geed(
         centre = sum(there[1:], there[0]) / len(there)
         return [None if y is None else m(y, act(g, centre)) for y, g in zip(orbit, G, strict=True)]
 
-    blocks = [b for b in blocks_of(sample, seed, reference) if len(b) > 1]
+    blocks = [b for b in blocks_of(sample, seed, reference, units) if len(b) > 1]
     near = [i for b in blocks for i in b]
     quadratic = distance in ("negative-cosine", "channelwise", "channelwise-correlation", "kl", "jensen-shannon")
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import oracle
 import pytest
 
-from geed_onnx.engine import Settings, make_plan, measure_plan
+from geed_onnx.engine import Plan, Settings, make_plan, measure_plan
+from geed_onnx.engine.plan import reference_blocks
 from geed_onnx.sessions import RuntimeOptions
 
 SEED = 3
@@ -53,6 +54,8 @@ class Case:
     mask: str = "auto"
     floor: bool = False
     acts: tuple[tuple[str, str], ...] = ()
+    patients: int = 0
+    """of whom images come in turn; 0: each image is its own unit"""
     variants: tuple[str, ...] = ("channelwise", "latent-l2", "latent-cosine-bounded", "softmax")
 
     @property
@@ -72,6 +75,8 @@ CASES = [
     Case("D4", images=6),
     Case("D8", images=5, spread=5, floor=True),
     Case("flip"),
+    Case("C4", images=12, patients=4),
+    Case("C8", images=18, samples=17, patients=6, size=5, spread=9),
     Case("flipxflip"),
     Case("T2", size=6),
     Case("C4", acts=(("scores", "roll:1:1"),)),
@@ -98,7 +103,10 @@ def test_levels_and_jackknives_agree_with_the_slow_ones(case: Case) -> None:
     images = pictures(case.images, case.size)
     drawn = [int(i) for i in np.random.default_rng(SEED).permutation(case.images)]
     sample = list(range(case.images)) if case.samples == "all" else drawn[: int(case.samples)]
-    measured = measure_plan(plan_of(case, images))
+    plan = plan_of(case, images)
+    if case.patients:
+        plan = in_clusters(plan, {i: f"p{i % case.patients}" for i in range(case.images)}, case)
+    measured = measure_plan(plan)
     assert {m.result.tap["name"] for m in measured} == {"map", "features", "scores"} or len(case.variants) == 3
     for m in measured:
         r = m.result
@@ -117,6 +125,7 @@ def test_levels_and_jackknives_agree_with_the_slow_ones(case: Case) -> None:
             seed=SEED,
             mask=case.mask == "auto" and not all(oracle.exact(g) for g in oracle.elements(case.group)),
             jackknife=True,
+            units={i: f"p{i % case.patients}" for i in range(case.images)} if case.patients else None,
         )
         where = f"{tap} {r.variant}"
         for name in ("value", "floor", "null"):
@@ -141,6 +150,19 @@ def test_levels_and_jackknives_agree_with_the_slow_ones(case: Case) -> None:
                     which,
                     name,
                 )
+
+
+def in_clusters(plan: Plan, cluster: dict[int, str], case: Case) -> Plan:
+    """The plan as it is where a column names the clusters; ids of an array are its indices."""
+    sample = plan.indices
+    blocks = reference_blocks(sample, case.reference, SEED, cluster)
+    first = [i for block in blocks for i in block]
+    return replace(
+        plan,
+        references=blocks,
+        indices=(*first, *(i for i in sample if i not in first)),
+        units={str(i): c for i, c in cluster.items()},
+    )
 
 
 def plan_of(case: Case, images: np.ndarray[Any, Any], model: Callable[..., Any] = network) -> Any:

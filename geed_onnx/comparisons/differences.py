@@ -261,6 +261,10 @@ def _of_models(of: Of, a: Cell, b: Cell, level: float) -> tuple[Estimate | str, 
             f"{a.participant.name!r} and {b.participant.name!r} have one fingerprint, but their tables are not of the"
             f" same images ({len(one.deviations)} and {len(other.deviations)}); a table is damaged: measure again"
         )
+    clusters = [c.first.data.get("cluster") for c in (a, b)]
+    if clusters[0] != clusters[1]:
+        said = " and ".join("images" if c is None else f"clusters of {c!r}" for c in clusters)
+        return f"their units of uncertainty differ: {said} (--cluster)", False
     changes = tuple(None if t is None else getattr(t, of) for t in (one, other))
     x, y = changes
     if x is not None and y is not None and (why := _enter_otherwise(x, y)) is None:

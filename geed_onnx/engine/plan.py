@@ -192,7 +192,7 @@ def reference_blocks(
         groups.setdefault(index if cluster is None else cluster[index], []).append(index)
     sizes = [len(g) for g in groups.values()]
     # of a cluster that would need more blocks than the others fill, only some are taken
-    most = max((q for q in set(sizes) if sum(min(s, q) for s in sizes) >= q * min(8, len(sizes))), default=1)
+    most = max((q for q in set(sizes) if sum(min(s, q) for s in sizes) >= q * min(8, len(sizes) // 2 + 1)), default=1)
     dealt = [index for g in groups.values() for index in g[:most]]
     blocks = max(1, len(dealt) // BLOCK, most)
     return tuple(tuple(dealt[b::blocks]) for b in range(blocks) if dealt[b::blocks])

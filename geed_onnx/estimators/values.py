@@ -256,10 +256,10 @@ def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
             estimate = wider(estimate, without_variance(found.value, level, tables.n, hidden))
         return Calibration(estimate, None)
     if gap.value + error <= max(ALIKE * _room(tables) * unit, rounding):
+        small = f"below rounding ({rounding:.1g})" if gap.value > error else "not told from 0"
         return Calibration(
             None,
-            f"insensitive: {told}, not told from 0: unrelated images are alike here, so the value says little of"
-            " symmetry",
+            f"insensitive: {told}, {small}: unrelated images are alike here, so the value says little of symmetry",
         )
     return Calibration(
         None,

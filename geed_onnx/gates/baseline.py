@@ -112,6 +112,9 @@ def _one_of(result: Result, taps: Sequence[Result]) -> Found:
         return Found(
             None, f"measured with mask {result.data.get('mask')} here and {images[0].data.get('mask')} in the baseline"
         )
+    alike = [r for r in alike if r.data.get("cluster") == result.data.get("cluster")]
+    if not alike:
+        return Found(None, f"clusters of {result.data.get('cluster')!r} here, and others in the baseline (--cluster)")
     found = [r for r in alike if r.interpolation == result.interpolation]
     if not found:
         said = f"{result.interpolation} interpolation here and {alike[0].interpolation} in the baseline"
