@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -339,24 +338,12 @@ def blocks_of(
     return [permuted[b::number] for b in range(number)]
 
 
-def steps_of(group: Sequence[Element], anchored: bool, resampled: bool, n: int) -> list[int]:
-    """How far on in its block of n an element's image stands.
-
-    Where f̂ is f(x) itself, elements that resample by one angle share an image; elsewhere each motion has its own.
-    """
-    keys: list[Any] = []
-    for g in group:
-        if not anchored or not resampled:
-            keys.append(g if not anchored else "exact")
-        else:
-            keys.append("exact" if exact(g) else Fraction(g[1], g[2]) * (-1 if g[3] else 1) % Fraction(1, 4))
-    still = [g == group[0] for g in group]
+def steps_of(group: Sequence[Element], anchored: bool, n: int) -> list[int]:
+    """How far on in its block of n an element's image stands: one on where f̂ is f(x), else each motion has its own."""
+    motions = list(dict.fromkeys(group))
+    ranks = [motions.index(g) for g in group]
     if anchored:
-        angles = [Fraction(0) if k == "exact" else k for k in keys]
-        order = sorted({a for a, s in zip(angles, still, strict=True) if not s})
-        ranks = [0 if s else 1 + order.index(a) for a, s in zip(angles, still, strict=True)]
-    else:
-        ranks = [list(dict.fromkeys(keys)).index(k) for k in keys]
+        ranks = [min(r, 1) for r in ranks]
     return [0 if r == 0 or n < 2 else 1 + (r - 1) % (n - 1) for r in ranks]
 
 
@@ -446,7 +433,7 @@ def geed(
         """Every broken orbit that is left, its elements of the images left out being None."""
         rows = []
         for block in blocks:
-            steps = steps_of(G, anchored, pixels, len(block))
+            steps = steps_of(G, anchored, len(block))
             for p, i in enumerate(block):
                 if i in left_out:
                     continue

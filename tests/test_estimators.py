@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,8 +29,9 @@ from geed_onnx.estimators import (
     spread,
     value_of,
 )
+from geed_onnx.estimators.broken import Broken
 from geed_onnx.estimators.normalising import SPAN
-from geed_onnx.estimators.values import _reference_means, leaving_out
+from geed_onnx.estimators.values import leaving_out
 
 # ---- tables merge as sets ------------------------------------------------------------------------------------------
 
@@ -112,6 +114,85 @@ def test_the_same_nan_is_no_conflict() -> None:
     assert len(merge(Deviations.of(["x"], row), Deviations.of(["x"], row.copy()))) == 1
 
 
+# ---- tables of broken orbits ---------------------------------------------------------------------------------------
+
+
+def steps_of(order: int, n: int) -> list[int]:
+    """How many images further on each element's partner stands: the identity's own, the others never."""
+    return [0, *(1 + g % (n - 1) for g in range(order - 1))]
+
+
+def broken(ids: Sequence[str], values: np.ndarray) -> Broken:
+    """The null of an anchored action: an entry goes with the image around which it is, and with its partner."""
+    n, order = values.shape
+    taken, lost = np.zeros((n, order)), np.zeros((n, order))
+    for i, g in np.ndindex(n, order):
+        for image in {i, (i + steps_of(order, n)[g]) % n}:
+            taken[image, g] += values[i, g]
+            lost[image, g] += 1
+    return Broken.of(ids, values, taken, lost)
+
+
+def broken_mean(ids: Sequence[str], values: np.ndarray, without: str | None, elements: Sequence[int]) -> float:
+    """The mean over the elements of the mean over the entries in which the image has no part."""
+    n, order = values.shape
+    means = []
+    for g in elements:
+        pairs = [(i, (i + steps_of(order, n)[g]) % n) for i in range(n)]
+        means.append(np.mean([values[i, g] for i, j in pairs if without not in (ids[i], ids[j])]))
+    return float(np.mean(means))
+
+
+def same(a: Broken, b: Broken) -> bool:
+    return (a.values, a.taken, a.lost) == (b.values, b.taken, b.lost)
+
+
+parts = st.lists(st.integers(0, 11), unique=True)
+
+
+@given(parts, parts, parts)
+def test_broken_orbits_merge_as_tables_do(x: list[int], y: list[int], z: list[int]) -> None:
+    whole = broken([f"image-{i}" for i in range(12)], TRUTH)
+
+    def part(images: list[int]) -> Broken:
+        names = [f"image-{i}" for i in images]
+        rows = [whole.ids.index(name) for name in names]
+        return Broken.of(names, *(t.values[rows].reshape(-1, 3) for t in (whole.values, whole.taken, whole.lost)))
+
+    a, b, c = part(x), part(y), part(z)
+    assert same(a.merge(b), b.merge(a))
+    assert same(a.merge(b).merge(c), a.merge(b.merge(c)))
+    assert same(a.merge(a), a)
+    assert same(a.merge(part([])), a)
+    assert a.merge(b).ids == tuple(sorted({*a.ids, *b.ids}))
+    assert len(a.merge(b)) == len({*x, *y})
+    assert same(a.columns((2, 0)).columns((1,)), a.columns((0,)))
+    if x:
+        with pytest.raises(MeasureError, match="occurs twice with different deviations"):
+            a.merge(Broken(a.values, Deviations(a.ids, a.taken.values + 1), a.lost))
+
+
+def test_a_null_without_an_image_follows_the_blocks_order_not_the_ids() -> None:
+    """c's partner is a, a's is b, b's is c, for the one element that moves."""
+    null = broken(["c", "a", "b"], np.array([[5.0, 6.0], [1.0, 2.0], [3.0, 4.0]]))
+    assert null.ids == ("a", "b", "c")
+    assert null.values.values.tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    # as units a, b, c; and d, which is in no broken orbit
+    mean, without = null.left(np.array([0, 1, 2]), 4)
+    assert mean == 3.5
+    # a: 3, 5 and 4 (b with c); b: 1, 5 and 6 (c with a); c: 1, 3 and 2 (a with b)
+    assert without.tolist() == [(4 + 4) / 2, (3 + 6) / 2, (2 + 2) / 2, 3.5]
+
+
+def test_a_null_of_two_images_has_nothing_left_without_one() -> None:
+    null = broken(["a", "b"], np.ones((2, 4)))
+    mean, without = null.left(np.arange(2), 3)
+    assert mean == 1.0
+    assert np.isnan(without).tolist() == [True, True, False]
+    mean, without = null.columns((0,)).left(np.arange(2), 2)  # the identity needs no partner
+    assert without.tolist() == [1.0, 1.0]
+
+
 # ---- M -------------------------------------------------------------------------------------------------------------
 
 
@@ -143,9 +224,9 @@ def test_spread_is_the_mean_over_pairs(kind: str, n: int, shape: tuple[int, ...]
     found = spread(features, kind)
     assert found.value == pytest.approx(loop_spread(kind, features), rel=1e-12, abs=1e-14)
     assert found.ids == tuple(sorted(features))
-    for i, name in enumerate(found.ids):
-        others = [loop_pair(kind, features[name], features[other]) for other in features if other != name]
-        assert found.row_sums[i] == pytest.approx(math.fsum(others), rel=1e-11, abs=1e-12)
+    for (i, a), (j, b) in itertools.product(enumerate(found.ids), repeat=2):
+        pair = 0.0 if a == b else loop_pair(kind, features[a], features[b])
+        assert found.pairs[i, j] == pytest.approx(pair, rel=1e-11, abs=1e-12)
     norms = [float((v.astype(float) ** 2).sum()) for v in features.values()]
     assert found.scale == pytest.approx(math.sqrt(sum(norms) / n), rel=1e-12)
 
@@ -176,16 +257,24 @@ def test_spread_does_not_depend_on_order_to_the_last_bit(kind: str) -> None:
         names = np.random.default_rng(seed).permutation(list(features))
         again = spread({str(n): features[str(n)] for n in names}, kind)
         assert again.value == whole.value
-        assert np.array_equal(again.row_sums, whole.row_sums)
+        assert np.array_equal(again.pairs, whole.pairs)
 
 
 @pytest.mark.parametrize("kind", ["l2", "cosine"])
-def test_spread_without_each_is_the_spread_of_the_rest(kind: str) -> None:
+@pytest.mark.parametrize("units", [range(7), (0, 0, 1, 2, 2, 2, 3), (4, 1, 4, 1, 4, 1, 1)])
+def test_spread_without_a_unit_is_the_spread_of_the_rest(kind: str, units: Sequence[int]) -> None:
     features = points(7, (6,))
-    without = spread(features, kind).without_each()
-    for i, name in enumerate(sorted(features)):
-        rest = {k: v for k, v in features.items() if k != name}
-        assert without[i] == pytest.approx(loop_spread(kind, rest), rel=1e-12)
+    without = spread(features, kind).left(np.array(units), 8)
+    for unit in range(8):  # some are of no point: nothing goes with them
+        rest = {name: v for u, (name, v) in zip(units, sorted(features.items()), strict=True) if u != unit}
+        assert without[unit] == pytest.approx(loop_spread(kind, rest), rel=1e-12)
+
+
+def test_where_no_pair_is_left_there_is_no_spread() -> None:
+    m = spread(points(4, (3,)), "l2")
+    assert np.isnan(m.left(np.array([0, 0, 0, 1]), 2)).tolist() == [True, False]
+    assert np.isnan(m.left(np.zeros(4, dtype=np.intp), 1)).tolist() == [True]
+    assert np.isnan(spread(points(2, (3,)), "l2").left(np.arange(2), 2)).all()
 
 
 def test_one_point_has_no_spread() -> None:
@@ -199,7 +288,7 @@ def test_one_point_has_no_spread() -> None:
 
 
 def made(value: float, scale: float = 1.0) -> Spread:
-    return Spread(value, ("a", "b"), np.array([value, value]), scale)
+    return Spread(value, ("a", "b"), np.array([[0.0, value], [value, 0.0]]), scale)
 
 
 def test_normalisers_are_what_they_say() -> None:
@@ -331,7 +420,7 @@ def test_the_interval_of_a_normalised_value_carries_the_uncertainty_of_m(name: s
     assert (alone.low, alone.high) != (estimate.low, estimate.high)
 
 
-@pytest.mark.parametrize("reference_size", [2, 5])
+@pytest.mark.parametrize("reference_size", [3, 5])
 @pytest.mark.parametrize("with_floor", [True, False])
 @pytest.mark.parametrize("order", [4, 8])
 def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bool, order: int) -> None:
@@ -346,20 +435,13 @@ def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bo
     tables = plain(
         Deviations.of(ids, values),
         floor=Deviations.of(reference, floors) if with_floor else None,
-        null=Deviations.of(reference, nulls),
-        reference=reference,
+        null=broken(reference, nulls),
     )
 
     def value(without: str | None) -> float:
         e = np.mean([values[i].mean() for i in range(n) if ids[i] != without])
         floor = np.mean([floors[i].mean() for i in range(k) if reference[i] != without]) if with_floor else 0.0
-        kept = [
-            nulls[i, g]
-            for i in range(k)
-            for g in range(order)
-            if reference[i] != without and reference[(i + g) % k] != without
-        ]
-        return float((e - floor) / (np.mean(kept) - floor))
+        return float((e - floor) / (broken_mean(reference, nulls, without, range(order)) - floor))
 
     found = calibrated(tables, 0.95, 1e-6).estimate
     assert found is not None
@@ -518,8 +600,7 @@ def test_estimates_do_not_depend_on_order_to_the_last_bit() -> None:
             0.0,
             np.inf,
             spread=spread({k: features[k] for k in names}, "l2"),
-            null=Deviations.of(reference, nulls),
-            reference=reference,
+            null=broken(reference, nulls),
         )
         return value_of(tables, 0.95), calibrated(tables, 0.95, 1e-6)
 
@@ -551,8 +632,7 @@ def test_a_part_of_the_group_is_the_same_number_over_its_elements(name: str, ele
         np.inf,
         spread=spread(features, kind) if kind else None,
         floor=Deviations.of(reference, floors),
-        null=Deviations.of(reference, nulls),
-        reference=reference,
+        null=broken(reference, nulls),
     )
 
     def numbers(without: str | None) -> tuple[float, float]:
@@ -561,9 +641,7 @@ def test_a_part_of_the_group_is_the_same_number_over_its_elements(name: str, ele
         apply = normalisers[name].apply
         e = apply(np.mean([values[i, g] for i in range(n) for g in elements if ids[i] != without]), m)
         floor = apply(np.mean([floors[i, g] for i in range(k) for g in elements if reference[i] != without]), m)
-        pairs = [(i, g) for i in range(k) for g in elements]
-        pairs = [(i, g) for i, g in pairs if without not in (reference[i], reference[(i + g) % k])]
-        null = apply(np.mean([nulls[i, g] for i, g in pairs]), m)
+        null = apply(broken_mean(reference, nulls, without, elements), m)
         return float(e), float((e - floor) / (null - floor))
 
     part = restricted(whole, elements)
@@ -620,8 +698,7 @@ def calibrated_at(
         1.0,
         spread=m,
         floor=Deviations.of(ids, floor),
-        null=Deviations.of(ids, null),
-        reference=tuple(ids),
+        null=broken(ids, null),
     )
     return calibrated(tables, level, 1e-6)
 
@@ -650,8 +727,8 @@ def test_centred_features_are_calibrated_all_the_same(name: str) -> None:
 
 def test_without_a_floor_the_optimum_stands_for_it() -> None:
     ids = ["a", "b", "c"]
-    null = Deviations.of(ids, np.array([[0.5, 0.7], [0.6, 0.6], [0.55, 0.65]]))
-    perfect = plain(Deviations.of(ids, np.zeros((3, 2))), null=null, reference=tuple(ids))
+    null = broken(ids, np.array([[0.5, 0.7], [0.6, 0.6], [0.55, 0.65]]))
+    perfect = plain(Deviations.of(ids, np.zeros((3, 2))), null=null)
     found = calibrated(perfect, 0.95, 1e-6)
     assert found.estimate is not None
     assert (found.estimate.low, found.estimate.value, found.estimate.high) == (0.0, 0.0, None)
@@ -660,42 +737,50 @@ def test_without_a_floor_the_optimum_stands_for_it() -> None:
     assert half.estimate.value == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-5, 1e5])
 @pytest.mark.parametrize(
-    ("null", "why"),
+    ("null", "says"),
     [
-        (np.full((4, 4), 1e-7), "below the resolution"),
-        (np.zeros((4, 4)), "no difference at all"),
-        (np.full((4, 4), -0.1), "null below floor"),
-        (np.array([[0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 0, 0], [0, -6, 0, 0]], dtype=float), "noise"),
+        (np.full((4, 4), 1e-7), "insensitive: null − floor is "),  # below the resolution
+        (np.zeros((4, 4)), "insensitive: null − floor is 0 ± 0, not told from 0: unrelated images are alike here"),
+        (1e-4 * np.array([[0, 9, 2, -7]] * 2 + [[0, -8, -3, 6]] * 2), "insensitive: "),  # noise far below 1 %
+        (np.full((4, 4), -0.1), "floor above null: null − floor is "),
+        (np.array([[0, 0, 0, 0], [0, 9, 0, 0], [0, 0, 0, 0], [0, -6, 0, 0]], dtype=float), "few images: "),
+        (np.full((4, 4), 0.5), None),
     ],
 )
-def test_an_insensitive_network_is_not_calibrated(null: np.ndarray, why: str) -> None:
+def test_a_null_that_is_not_told_from_the_floor_says_why(null: np.ndarray, says: str | None, size: float) -> None:
+    """Why does not depend on the unit of the features: whatever grows with them is judged against their size."""
     ids = list("abcd")
-    tables = plain(Deviations.of(ids, np.full((4, 4), 1e-8)), null=Deviations.of(ids, null), reference=tuple(ids))
+    tables = plain(Deviations.of(ids, np.full((4, 4), 1e-8 * size)), null=broken(ids, null * size), scale=size)
     found = calibrated(tables, 0.95, 1e-6)
-    assert found.estimate is None, why
-    assert str(found.reason).startswith("not calibrated: null − floor is ")
-    assert "not told from 0: the network hardly tells one image from another" in str(found.reason)
+    assert (found.estimate is None) == (found.reason is not None) == (says is not None)
+    if says is not None:
+        assert str(found.reason).startswith(says)
 
 
-@pytest.mark.parametrize("reference", [(), ("a",)])
-def test_a_null_needs_two_images(reference: tuple[str, ...]) -> None:
-    null = Deviations.of(reference, np.ones((len(reference), 4)))
-    sample = Deviations.of(["a", "b"], np.full((2, 4), 0.5))
-    for tables in (plain(sample), plain(sample, null=null, reference=reference)):
-        found = calibrated(tables, 0.95, 1e-6)
-        assert found.estimate is None
-        assert "at least two reference images (--reference-samples)" in str(found.reason)
+@pytest.mark.parametrize(("largest", "word"), [(0.5, "few images: "), (500.0, "insensitive: ")])
+def test_alike_is_by_what_the_distance_can_tell(largest: float, word: str) -> None:
+    """Noise of some hundredths is much for a distance of at most 0.5, and below 1 % of one that goes to 500."""
+    ids = list("abcd")
+    noise = 0.01 * np.array([[0, 9, 2, -7]] * 2 + [[0, -8, -3, 6]] * 2)
+    tables = plain(Deviations.of(ids, np.zeros((4, 4))), null=broken(ids, noise), largest=largest)
+    assert str(calibrated(tables, 0.95, 1e-6).reason).startswith(word)
 
 
-def test_reference_levels_follow_the_reference_order_not_the_ids() -> None:
-    """Row i of a broken orbit takes element g from image i + g of the sample's order."""
-    null = Deviations.of(["a", "b", "c"], np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
-    place = {"a": 0, "b": 1, "c": 2, "d": 3}
-    tables = plain(Deviations.of(list("abcd"), np.zeros((4, 2))), null=null, reference=("c", "a", "b"))
-    mean, without = _reference_means(null, tables, place, own_row=False)
-    assert mean == 3.5
-    # c: [5, 6 from a], a: [1, 2 from b], b: [3, 4 from c]
-    assert without.tolist() == [np.mean([5, 3, 4]), np.mean([5, 6, 1]), np.mean([1, 2, 3]), 3.5]
-    mean, without = _reference_means(null, tables, place, own_row=True)
-    assert without.tolist() == [4.5, 3.5, 2.5, 3.5]
+@pytest.mark.parametrize(
+    ("reference", "says"),
+    [
+        (None, "not computed: a null needs reference images (--reference-samples), two at the least"),
+        (("a",), "few images: 1 reference images are too few for an interval of null − floor (1)"),
+        (("b", "a"), "few images: 2 reference images are too few for an interval of null − floor (1)"),
+    ],
+)
+def test_a_null_needs_three_images_to_be_told_from_the_floor(reference: tuple[str, ...] | None, says: str) -> None:
+    """Without one of two images no pair is left, so that nothing tells how sure the null is."""
+    null = None
+    if reference is not None:
+        n = len(reference)
+        null = broken(reference, np.ones((n, 4))) if n > 1 else Broken.of(reference, *[np.ones((1, 4))] * 3)
+    tables = plain(Deviations.of(["a", "b"], np.full((2, 4), 0.5)), null=null)
+    assert calibrated(tables, 0.95, 1e-6) == Calibration(None, says)

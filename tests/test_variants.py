@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from geed_onnx import variants as module
 from geed_onnx.actions import Action, ChannelAction, GridAction, input_action, on_logs, orbit_of, output_action
 from geed_onnx.actions.fields import Fields
 from geed_onnx.distances import distances
@@ -19,9 +18,10 @@ from geed_onnx.estimators import Deviations, normalisers, spread
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.variants import (
     KINDS,
-    broken_orbit,
+    anchored_null,
+    broken_null,
     deviations,
-    floor_deviations,
+    family,
     kernel_mean,
     largest_value,
     log_probabilities,
@@ -30,6 +30,8 @@ from geed_onnx.variants import (
     missed,
     parse_variant,
     range_of,
+    readings,
+    shifts,
     variants,
 )
 
@@ -39,7 +41,7 @@ def features(order: int, shape: tuple[int, ...], batch: int = 3, seed: int = 0) 
     return list(np.random.default_rng(seed).standard_normal((order, batch, *shape)))
 
 
-def Mixing(group: Group, shape: tuple[int, ...], images: tuple[np.ndarray, ...]) -> ChannelAction:
+def mixing_action(group: Group, shape: tuple[int, ...], images: tuple[np.ndarray, ...]) -> ChannelAction:
     """ρ(g) as a matrix over the classes."""
     return ChannelAction(group, shape, (Fields("matrix", 1, images),), np.arange(shape[0]), "mixing")
 
@@ -194,13 +196,16 @@ def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
     group = parse_group(name)
     action = output_action("pixels", group, (7, 5, 5))
     elements = [e.astype(np.float32) for e in features(group.order, (7, 5, 5), batch=4)]
-    whole, floor = deviations(elements, action, distances[m]), floor_deviations(elements, action, distances[m])
+    others = features(group.order, (7, 5, 5), batch=4, seed=1)[:1] * group.order
+    whole = readings(elements, action, distances[m], floor=True, others=others)
     for values in (1, 4 * 25 * 2, 4 * 25 * 3 + 1, 10**9):
-        monkeypatch.setattr(module, "SLICE_VALUES", values)
-        assert np.array_equal(deviations(elements, action, distances[m]), whole)
-        assert np.array_equal(floor_deviations(elements, action, distances[m]), floor)
+        for name_of in ("SLICE_VALUES", "ALIGNED_VALUES"):
+            monkeypatch.setattr(family, name_of, values)
+        again = readings(elements, action, distances[m], floor=True, others=others)
+        assert all(np.array_equal(x, y) for x, y in zip(again, whole, strict=True))  # type: ignore[arg-type]
+        assert np.array_equal(deviations(elements, action, distances[m]), whole.deviations)
     plain = np.stack([distances[m](elements[g], action(g, elements[0])) for g in group.elements], axis=1)
-    assert np.allclose(whole, plain, rtol=0, atol=1e-12)
+    assert np.allclose(whole.deviations, plain, rtol=0, atol=1e-12)
 
 
 # ---- closed forms --------------------------------------------------------------------------------------------------
@@ -248,9 +253,9 @@ def test_structureless_features_have_a_closed_form_and_are_their_own_null(name: 
     expected = math.sqrt((1 - 1 / group.order) / 2)
     value = variant.scale.apply(deviations(list(elements), action, variant.m).mean(), m)
     assert value == pytest.approx(expected, rel=0.01)
-    orbits = [[elements[g, i : i + 1] for g in group.elements] for i in range(n)]
-    broken = np.concatenate([deviations(broken_orbit(orbits, i), action, variant.m) for i in range(n)])
-    assert variant.scale.apply(broken.mean(), m) == pytest.approx(expected, rel=0.01)
+    steps = shifts(group.elements, n)
+    broken = broken_null(lambda g, images: elements[g, images], n, steps, action, variant.m, rows=5)
+    assert variant.scale.apply(broken.values.mean(), m) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -310,33 +315,138 @@ def test_logarithms_are_moved_by_permutations_and_mixed_as_probabilities() -> No
     assert on_logs(output_action("trivial", group, (3,))).kernel == (0, 1)
 
     half = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
-    mixing = on_logs(Mixing(group, (3,), (np.eye(3), half)))
+    mixing = on_logs(mixing_action(group, (3,), (np.eye(3), half)))
     p = np.array([[0.75, 0.25, 0.0]])
     with np.errstate(divide="ignore"):
         logs = np.log(p)
     assert np.exp(mixing(1, logs)).tolist() == [[0.25, 0.75, 0.0]]
     assert [np.exp(moved).tolist() for _, moved in mixing.orbit(logs)] == [p.tolist(), [[0.25, 0.75, 0.0]]]
     with pytest.raises(ActionError, match=r"makes negative numbers .-1. of probabilities at element 1 of C2: give one"):
-        on_logs(Mixing(group, (3,), (np.eye(3), -half)))
+        on_logs(mixing_action(group, (3,), (np.eye(3), -half)))
 
 
 # ---- broken orbits -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("n", "order"), [(5, 3), (3, 8), (2, 4), (16, 16)])
-def test_element_g_of_a_broken_orbit_is_of_image_i_plus_g(n: int, order: int) -> None:
-    orbits = [[np.array([[100 * j + g]]) for g in range(order)] for j in range(n)]
+@pytest.mark.parametrize("n", [2, 3, 5, 8, 16])
+@pytest.mark.parametrize("classes", [range(3), range(8), (0, 1, 2, 3, 0, 1, 2, 3), (0, 0, 0, 0), (0, 5, 2, 9, 2)])
+def test_partners_are_of_the_block_and_never_ones_own_image(n: int, classes: Sequence[int]) -> None:
+    steps = shifts(classes, n)
+    assert len(steps) == len(classes)
+    for c, s in zip(classes, steps, strict=True):
+        assert (s == 0) if c == 0 else (0 < s < n)
+        # the partners of a block are its images, each once
+        assert sorted((i + s) % n for i in range(n)) == list(range(n))
+    alike = {c: {s for d, s in zip(classes, steps, strict=True) if d == c} for c in classes}
+    assert all(len(some) == 1 for some in alike.values())
+    if len(moving := {*classes} - {0}) < n:
+        assert len({min(alike[c]) for c in moving}) == len(moving)
+    else:  # more classes than other images: every one of these is a partner
+        assert {*steps} - {0} == set(range(1, n))
+
+
+def test_a_block_of_one_image_has_no_partners() -> None:
+    assert shifts(range(5), 1) == (0,) * 5
+
+
+def partners(steps: Sequence[int], i: int, n: int) -> list[int]:
+    return [(i + s) % n for s in steps]
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+@pytest.mark.parametrize("classes", [range(4), (0, 1, 0, 1), (0, 1, 1, 2)])
+def test_what_an_image_takes_out_of_an_anchored_null(n: int, classes: Sequence[int]) -> None:
+    values, steps = np.random.default_rng(6).normal(size=(n, 4)), shifts(classes, n)
+    found = anchored_null(values, steps)
+    assert np.array_equal(found.values, values)
+    for image in range(n):
+        for g in range(4):
+            gone = [values[i, g] for i in range(n) if image in (i, partners(steps, i, n)[g])]
+            assert found.lost[image, g] == len(gone)
+            assert found.taken[image, g] == pytest.approx(math.fsum(gone), rel=1e-12, abs=1e-15)
+
+
+BROKEN = [
+    ("C4", "trivial", (0, 1, 2, 3)),
+    ("C4", "trivial", (0, 1, 0, 1)),
+    ("C8", "permute:1:1,2,3,0", range(8)),
+    ("C8", "permute:1:1,2,3,0", (0, 1, 2, 3, 0, 1, 2, 3)),
+    ("D4", "permute:1:1,0,3,2;0,1,2,3", range(8)),
+]
+
+
+@pytest.mark.parametrize(("name", "spec", "classes"), BROKEN)
+@pytest.mark.parametrize("n", [2, 3, 5, 11])
+@pytest.mark.parametrize("m", ["l2", "kl"])
+def test_without_an_image_the_centre_of_a_broken_orbit_is_formed_again(
+    name: str, spec: str, classes: Sequence[int], n: int, m: str
+) -> None:
+    """Against a loop: an image's elements leave every orbit and its f̂; an entry goes with its own element alone."""
+    group = parse_group(name)
+    action, steps = output_action(spec, group, (4,)), shifts(classes, n)
+    assert len(action.kernel) > 1
+    elements, distance = np.stack(features(group.order, (4,), batch=n)), distances[m]
+    if m == "kl":
+        elements, distance = np.stack([log_probabilities(e, logits=True) for e in elements]), distance.in_logs()
+        action = on_logs(action)
+    seen = np.exp(elements) if m == "kl" else elements
+
+    def slow(i: int, without: int | None) -> dict[int, float]:
+        """The entries of the broken orbit around image i that are left."""
+        of = partners(steps, i, n)
+        kept = [g for g in group.elements if of[g] != without]
+        centre = np.mean([seen[k, of[k]] for k in action.kernel if k in kept], axis=0)[None]
+        moved = output_action(spec, group, (4,))
+        return {g: LOOPS[m](seen[g, of[g]], moved(g, centre)[0]) for g in kept}
+
+    found = broken_null(lambda g, images: elements[g, images], n, steps, action, distance, rows=n)
+    for rows in (1, 2):
+        again = broken_null(lambda g, images: elements[g, images], n, steps, action, distance, rows=rows)
+        assert all(np.allclose(x, y, rtol=1e-13, atol=1e-13) for x, y in zip(found, again, strict=True))
     for i in range(n):
-        assert [int(e[0, 0]) for e in broken_orbit(orbits, i)] == [100 * ((i + g) % n) + g for g in range(order)]
+        assert dict(enumerate(found.values[i])) == pytest.approx(slow(i, None), rel=1e-9, abs=1e-12)
+    for image in range(n):
+        left = [slow(i, image) for i in range(n) if i != image]
+        for g in group.elements:
+            column = [row[g] for row in left if g in row]
+            assert n - found.lost[image, g] == len(column)
+            rest = found.values[:, g].sum() - found.taken[image, g]
+            assert rest == pytest.approx(math.fsum(column), rel=1e-9, abs=1e-11)
 
 
-def test_the_centre_of_a_broken_orbit_is_broken_too() -> None:
-    group = parse_group("C4")
-    orbits = [[e[i : i + 1] for e in features(4, (6,), batch=5)] for i in range(5)]
-    found = deviations(broken_orbit(orbits, 3), output_action("trivial", group, (6,)), distances["l2"])
-    rows = [orbits[3][0], orbits[4][1], orbits[0][2], orbits[1][3]]
-    centre = sum(rows) / 4
-    assert np.allclose(found[0], [LOOPS["l2"](row, centre) for row in rows], rtol=1e-12)
+@pytest.mark.parametrize(("name", "spec", "classes"), BROKEN)
+def test_the_null_of_images_that_are_all_alike_is_their_value(name: str, spec: str, classes: Sequence[int]) -> None:
+    group = parse_group(name)
+    action, one = output_action(spec, group, (4,)), features(group.order, (4,), batch=1)
+    found = broken_null(
+        lambda g, images: np.repeat(one[g], len(images), axis=0), 6, shifts(classes, 6), action, distances["l2"], rows=4
+    )
+    value = deviations(one, action, distances["l2"])
+    assert np.allclose(found.values, np.repeat(value, 6, axis=0), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["C4", "D4", "flip"])
+@pytest.mark.parametrize("m", ["channelwise-cosine", "l2"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_anchored_null_holds_each_element_against_another_image(name: str, m: str, turned: bool) -> None:
+    """m(f(gx), ρ(g) f(x')), the identity at equality; `turned` is what stands for f(gx) there."""
+    group = parse_group(name)
+    elements, other = features(group.order, (2, 4, 4)), features(1, (2, 4, 4), seed=1)[0]
+    seen = features(group.order, (2, 4, 4), seed=2) if turned else elements
+    found = readings(
+        elements,
+        output_action("pixels", group, (2, 4, 4)),
+        distances[m],
+        others=[other] * group.order,
+        turned=None if seen is elements else seen,
+    )
+    assert found.floor is None
+    assert found.null is not None
+    assert (found.null[:, 0] == distances[m].optimum).all()
+    for b in range(3):
+        for g in group.elements[1:]:
+            expected = LOOPS[m](seen[g][b], picture_motion(name, g, other[b]))
+            assert found.null[b, g] == pytest.approx(expected, rel=1e-12)
 
 
 # ---- floors --------------------------------------------------------------------------------------------------------
@@ -361,7 +471,7 @@ def test_the_floor_is_what_going_and_coming_back_costs(name: str, size: int, m: 
     group = parse_group(name)
     action = output_action("pixels", group, (2, size, size))
     elements = features(group.order, (2, size, size), batch=2)
-    found = floor_deviations(elements, action, distances[m])
+    found = readings(elements, action, distances[m], floor=True).floor
     assert np.allclose(found, direct_floor(elements, action, m), rtol=1e-11, atol=1e-12)
     exact = np.array(action.resampled_by) == 0
     assert (found[:, exact] == distances[m].optimum).all()
@@ -373,14 +483,14 @@ def test_the_floor_of_a_field_moves_its_channels_back() -> None:
     group = parse_group("C8")
     action = output_action("pixels+roll:1:1", group, (8, 5, 5))
     elements = features(8, (8, 5, 5), batch=2)
-    found = floor_deviations(elements, action, distances["channelwise-cosine"])
+    found = readings(elements, action, distances["channelwise-cosine"], floor=True).floor
     assert np.allclose(found, direct_floor(elements, action, "channelwise-cosine"), rtol=0, atol=1e-12)
 
 
 def test_the_floor_of_the_trivial_action_is_the_optimum() -> None:
     elements = features(8, (5,))
     for m in ("l2", "cosine"):
-        found = floor_deviations(elements, output_action("trivial", parse_group("C8"), (5,)), distances[m])
+        found = readings(elements, output_action("trivial", parse_group("C8"), (5,)), distances[m], floor=True).floor
         assert (found == distances[m].optimum).all()
 
 
@@ -531,21 +641,21 @@ def test_grid_actions_of_different_groups_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "order", "classes", "largest"),
+    ("name", "order", "kernel", "classes", "largest"),
     [
-        ("softmax", 8, 10, math.log(8)),
-        ("softmax", 24, 10, math.log(10)),
-        ("softmax", 8, None, math.inf),  # f̂ is no mean over the whole group: KL has no bound
-        ("probability:trivial:jensen-shannon", 24, 10, math.log(2)),
-        ("probability:trivial:disagreement", 8, 10, 1.0),
-        ("probability:trivial:total-variation", 8, 10, 1.0),
-        ("channelwise", 8, 64, 1.0),
-        ("latent-cosine-bounded", 8, 64, 1.0),
-        ("latent-l2", 8, 64, math.inf),
+        ("softmax", 8, 8, 10, math.log(8)),
+        ("softmax", 24, 24, 10, math.log(10)),
+        ("softmax", 8, 2, 10, math.inf),  # f̂ is no mean over the whole group: KL has no bound
+        ("probability:trivial:jensen-shannon", 24, 1, 10, math.log(2)),
+        ("probability:trivial:disagreement", 8, 8, 10, 1.0),
+        ("probability:trivial:total-variation", 8, 8, 10, 1.0),
+        ("channelwise", 8, 1, 64, 1.0),
+        ("latent-cosine-bounded", 8, 8, 64, 1.0),
+        ("latent-l2", 8, 8, 64, math.inf),
     ],
 )
-def test_the_largest_value_of_an_image(name: str, order: int, classes: int | None, largest: float) -> None:
-    assert largest_value(parse_variant(name), order, classes) == pytest.approx(largest)
+def test_the_largest_value_of_an_image(name: str, order: int, kernel: int, classes: int, largest: float) -> None:
+    assert largest_value(parse_variant(name), order, kernel, classes) == pytest.approx(largest)
 
 
 def test_the_bound_of_kl_is_reached_and_not_passed() -> None:
@@ -554,12 +664,12 @@ def test_the_bound_of_kl_is_reached_and_not_passed() -> None:
         orbit = np.eye(classes)[np.arange(order) % classes]
         mean = orbit.mean(axis=0)
         value = distances["kl"](orbit, np.broadcast_to(mean, orbit.shape)).mean()
-        assert value == pytest.approx(largest_value(variants["softmax"], order, classes))
+        assert value == pytest.approx(largest_value(variants["softmax"], order, order, classes))
     rng = np.random.default_rng(0)
     for _ in range(50):
         orbit = rng.dirichlet(np.full(5, 0.05), size=7)
         value = distances["kl"](orbit, np.broadcast_to(orbit.mean(axis=0), orbit.shape)).mean()
-        assert value <= largest_value(variants["softmax"], 7, 5)
+        assert value <= largest_value(variants["softmax"], 7, 7, 5)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, scratch, turn_classes
+from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, scratch
 from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
@@ -60,7 +60,6 @@ __all__ = [
     "permutation_action",
     "resample",
     "scratch",
-    "turn_classes",
     "turn_matrix",
     "within",
     "within_disc",

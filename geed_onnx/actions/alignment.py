@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -139,9 +138,3 @@ def motion_classes(action: Action) -> tuple[int, ...]:
         moved = np.ascontiguousarray(action(g, probe))
         found[g] = first.setdefault(hashlib.blake2b(moved.tobytes(), digest_size=16).digest(), g)
     return tuple(found[g] for g in action.group.elements)
-
-
-def turn_classes(turns: Sequence[Fraction]) -> tuple[int, ...]:
-    """Return for every element the number of its turn among the turns that occur, from 0 (no resampling) up."""
-    order = sorted({Fraction(0), *turns})
-    return tuple(order.index(t) for t in turns)

@@ -239,6 +239,7 @@ def _mean_change(of: Of, cell: Cell) -> Change:
         first.ids,
         np.mean([c.changes for c in changes], axis=0),
         first.block,
+        np.mean([c.shared for c in changes], axis=0),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, on_logs, output_action, turn_classes, within_disc
+from geed_onnx.actions import Action, on_logs, output_action, within_disc
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.engine.partial import CellPart, Quiet, TapPart
 from geed_onnx.engine.passes import Batch, Block
@@ -81,9 +81,8 @@ class Cell:
         """Return for every element how far on in a block of n images its partner stands."""
         if not self.anchored:
             return shifts(plan.motions, n)
-        # elements of one turn are held against one image, which is then resampled once
-        turns = turn_classes(self.bound.resampled_by)
-        return shifts([turn + 1 if motion else 0 for turn, motion in zip(turns, plan.motions, strict=True)], n)
+        # all elements are held against one image, which is then resampled once a turn
+        return shifts([1 if motion else 0 for motion in plan.motions], n)
 
 
 def cells_of(plan: Plan, target: Target, shape: tuple[int, ...]) -> tuple[Cell, ...]:

@@ -65,3 +65,11 @@ class Broken:
         with np.errstate(divide="ignore", invalid="ignore"):
             without: Floats = np.where(rows > 0, (total - taken) / rows, np.nan).mean(axis=1)
         return float(self.values.per_element.mean()), without
+
+    def left_own(self, units: npt.NDArray[np.intp], count: int) -> Floats:
+        """Return the null without each unit's own broken orbits, which leaves it in those of its partners, (count,)."""
+        rows = np.bincount(units, self.values.per_image, count), np.bincount(units, minlength=count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left = (self.values.per_image.sum() - rows[0]) / (len(self) - rows[1])
+        found: Floats = np.where(rows[1] < len(self), left, np.nan)
+        return found

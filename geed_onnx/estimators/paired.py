@@ -37,7 +37,7 @@ def change_of_difference(a: Change, b: Change) -> Change:
         )
     if not np.array_equal(a.block, b.block):
         raise MeasureError("a paired difference needs the same reference images and the same spread points")
-    return Change.of(a.value - b.value, a.ids, a.changes - b.changes, a.block)
+    return Change.of(a.value - b.value, a.ids, a.changes - b.changes, a.block, a.shared - b.shared)
 
 
 def difference(a: Change, b: Change, level: float, n: int, hidden: tuple[float, float] | None = None) -> Estimate:

@@ -39,6 +39,8 @@ class LeftOut:
     ----------
     whole : (E, M, floor, null)
     without : (E, M, floor, null), each (units,)
+    own : (units,)
+        The null without each unit's own broken orbits alone.
     ids : tuple[str, ...]
         Of the units, sorted: images, or clusters of them.
     block : (units,) int
@@ -49,6 +51,7 @@ class LeftOut:
 
     whole: tuple[Floats, Floats, Floats, Floats]
     without: tuple[Floats, Floats, Floats, Floats]
+    own: Floats
     ids: tuple[str, ...]
     block: npt.NDArray[np.intp]
     reference: npt.NDArray[np.bool_]
@@ -129,6 +132,7 @@ class Tables:
         return LeftOut(
             (np.array(total / n), np.array(self.m), np.array(floor), np.array(null)),
             (e, spreads, floors, nulls),
+            np.full(len(names), null) if self.null is None else self.null.left_own(rows(self.null.ids), len(names)),
             names,
             np.where(count > 0, SAMPLE, AROUND),
             np.isin(np.arange(len(names)), rows(levels)),
@@ -290,9 +294,10 @@ def leaving_out(
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(*left.whole))
         without = np.asarray(statistic(*left.without), dtype=np.float64)
-    change = value - np.broadcast_to(without, (len(left.ids),))
+        own = np.asarray(statistic(*left.whole[:3], left.own), dtype=np.float64)
+    change, shared = (value - np.broadcast_to(some, (len(left.ids),)) for some in (without, own))
     block = np.where(left.reference, REFERENCE, left.block) if with_reference else left.block
-    return Change.of(value, left.ids, change, block)
+    return Change.of(value, left.ids, change, block, shared)
 
 
 def _left(table: Deviations, rows: Callable[[Sequence[str]], npt.NDArray[np.intp]], units: int) -> tuple[float, Floats]:

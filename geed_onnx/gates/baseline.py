@@ -217,13 +217,14 @@ def weighted(new: Change, base: Change, value: float, factor: float) -> Change:
     """
     ids = tuple(sorted({*new.ids, *base.ids}))
     place = {name: i for i, name in enumerate(ids)}
-    changes = np.zeros(len(ids))
+    changes, shared = np.zeros(len(ids)), np.zeros(len(ids))
     block = np.full(len(ids), np.iinfo(np.int8).max, dtype=np.int8)
     for change, weight in ((new, 1.0), (base, -factor)):
         rows = [place[i] for i in change.ids]
         changes[rows] += weight * change.changes
+        shared[rows] += weight * change.shared
         block[rows] = np.minimum(block[rows], change.block)
-    return Change.of(value, ids, changes, block)
+    return Change.of(value, ids, changes, block, shared)
 
 
 def resolution(threshold: Threshold, result: Result) -> float:

@@ -105,7 +105,7 @@ def jackknife_schema() -> pa.Schema:
     import pyarrow as pa
 
     word = pa.dictionary(pa.int32(), pa.string())
-    changes = [("value", pa.float64()), ("calibrated", pa.float64())]
+    changes = [(name, pa.float64()) for name in ("value", "calibrated", "shared")]
     return pa.schema([*((n, word) for n in (*NAMES, "image")), ("block", pa.int8()), *changes])
 
 
@@ -167,6 +167,7 @@ def _jackknife_table(rows: Sequence[Row]) -> pa.Table:
         "block": _joined([some.block for _, _, some in kept]),
         "value": _joined([changes(t.value, some) for _, t, some in kept]),
         "calibrated": _joined([changes(t.calibrated, some) for _, t, some in kept]),
+        "shared": _joined([some.shared for _, _, some in kept]),
     }
     schema = jackknife_schema()
     return pa.table([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
@@ -238,13 +239,15 @@ def read_table(path: Path) -> pa.Table:
         # read_table would set up a data set for every file, which takes longer than to read it
         with pq.ParquetFile(path) as file:
             table = file.read()
+        if "shared" in schema.names and "shared" not in table.column_names:  # written before there was one
+            table = table.append_column("shared", pa.array(np.zeros(table.num_rows)))
         return table.select(schema.names).cast(schema)
     except (OSError, pa.ArrowException, KeyError, ValueError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise DataError(f"cannot read {str(path)!r}: {first}") from None
 
 
-_CHANGES = ("block", "value", "calibrated")
+_CHANGES = ("block", "value", "calibrated", "shared")
 
 
 @dataclass(frozen=True)
@@ -304,12 +307,12 @@ class TableFiles(Mapping[Place, CellTables]):
             return CellTables(found)
         columns, start, end = jackknife[place]
         rows = slice(start, end)
-        names, block, value, calibrated = columns.images(rows), *(columns[n][rows] for n in _CHANGES)
+        names, block, value, calibrated, shared = columns.images(rows), *(columns[n][rows] for n in _CHANGES)
         once = np.where(block == REFERENCE, SAMPLE, block)
         return CellTables(
             found,
             None if np.isnan(value).any() else Change.of(np.nan, names, value, once),
-            None if np.isnan(calibrated).any() else Change.of(np.nan, names, calibrated, block),
+            None if np.isnan(calibrated).any() else Change.of(np.nan, names, calibrated, block, shared),
         )
 
     @property

@@ -273,7 +273,7 @@ def readings(
     """
     alignment = alignment_of(action)
     form = distance.per_channel
-    if alignment is not None and form is not None and form.raw and action.kernel == (0,):
+    if alignment is not None and form is not None and form.raw and action.kernel == (0,) and turned is None:
         return _aligned_readings(elements, action, alignment, distance, form, floor, others)
     elements = [within(action, y) for y in elements]
     centre = kernel_mean(elements, action.kernel, distance.mean)
