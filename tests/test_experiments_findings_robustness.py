@@ -181,7 +181,7 @@ def test_r1_of_draws_that_do_not_scatter_is_no_quotient_by_0() -> None:
         for d in DRAWS
     )
     found = r1(Evidence("images", still))
-    assert (found.number.value, found.number.low, found.number.high) == (0, 0, 0)
+    assert (found.number.value, found.number.low, found.number.high) == (0, None, None)  # no scatter, no interval
     assert "sentence holds. " in found.sentence
 
 
@@ -239,6 +239,24 @@ def test_r2_is_relative_within_a_draw() -> None:
     assert "30.0 [" in found.sentence
     assert row(found, "latent-l2 of the CNN")[-2:] == ("from 200 on", "from 200 on")
     assert row(found, "latent-l2 of the C8-CNN")[-2:] == ("from 10 on", "from 10 on")
+
+
+def test_r2_says_where_so_few_points_tell_no_m() -> None:
+    some = spread({10: 0.0, 20: 0.0, 200: 0.0, 1000: 0.0}, 0.001)
+    mute = [
+        replace(r, value=None, low=None, high=None, reason="the spread M is 0.09 ± 0.2, not told from 0 on 10 images")
+        if r.model["family"] == C8 and r.variant == "latent-cosine" and r.seed < 2
+        else r
+        for r in some[10].results
+    ]
+    found = r2({**some, 10: replace(some[10], results=tuple(mute))})
+    whole(found, "R2")
+    assert "no value, in 2 of 5 draws over 10 points (latent-cosine of the C8-CNN)." in found.sentence
+    assert row(found, "latent-cosine of the C8-CNN")[1] == "no M in 2 draws"
+    assert row(found, "latent-cosine of the C8-CNN")[-2:] == ("from 20 on", "from 20 on")
+    other = [replace(r, reason="all images alike") for r in mute]
+    with pytest.raises(DataError, match="draw 0 has no value with an interval: all images alike"):
+        r2({**some, 10: replace(some[10], results=tuple(other))})
 
 
 def test_r2_tells_the_mean_from_single_draws() -> None:
@@ -442,7 +460,7 @@ def test_r6_is_the_floors_share_of_the_deviation() -> None:
     agrees(found.number, shares[C8])
     assert f"makes {number(100 * float(shares[C8].mean()), 0)} % of" in found.sentence
     assert f"{number(100 * float(shares[CNN].mean()), 0)} % for the CNN" in found.sentence
-    assert "0.020 [0.020, 0.020] (block1 of the CNN) to 0.070 [0.070, 0.070] (block6" in found.sentence
+    assert "is 0.020 (block1 of the CNN) to 0.070 (block6 of" in found.sentence  # models do not scatter: no interval
     rest = student(deviations(0.4)[3].mean(1) - floors[3])
     assert row(found, "block4 of the CNN")[3] == f"{number(rest[0], 4)} [{number(rest[1], 4)}, {number(rest[2], 4)}]"
     assert "16 of the 50 images" in found.sentence
@@ -472,7 +490,7 @@ def test_r7_shares_the_deviation_between_the_parts() -> None:
         in found.sentence
     )
     first = row(found, "block1 of the CNN")
-    assert first[1:3] == ("−0.700 [−0.700, −0.700]", "−0.600 [−0.600, −0.600]")
+    assert first[1:3] == ("−0.700", "−0.600")
     assert first[4].startswith("0.500 [")
     assert first[5].startswith("0.900 [")
 

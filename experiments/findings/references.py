@@ -39,4 +39,4 @@ def _images(several: Sequence[Evidence]) -> str:
     counts = sorted({r.reference_samples for e in several for r in e.results if r.null is not None})
     if not counts:
         return "no images"
-    return f"{counts[0]} images" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} images"
+    return f"{counts[0]} images" if len(counts) == 1 else f"{counts[0]} to {counts[-1]:,} images"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -161,15 +162,24 @@ def r2(spread: Mapping[int, Evidence]) -> Finding:
     Raises
     ------
     DataError
-        If a number is missing, is 0, or is not of the same draws at every number of points.
+        If a number is 0, is not of the same draws at every number of points, or is missing for another reason than that
+        so few points do not tell M from 0.
     """
     sizes, most = sorted(spread), max(spread)
     kinds = cells(spread[most])
     last = {c: _values(drawn(spread[most], c)) for c in kinds}
-    relative = {(c, n): _per_cent(_values(drawn(spread[n], c)), last[c], c) for c in kinds for n in sizes}
+    unfit = {(c, n): _without_spread(spread[n], c) for c in kinds for n in sizes if n not in (POINTS, most)}
+    silent = [k for k, draws in unfit.items() if draws]
+    relative = {
+        (c, n): _per_cent(_values(drawn(spread[n], c)), last[c], c)
+        for c in kinds
+        for n in sizes
+        if (c, n) not in silent
+    }
     means = {k: over_models(list(v.values()), LEVEL, "draws") for k, v in relative.items()}
-    by_mean = {c: first_within({n: [means[c, n].value] for n in sizes}) for c in kinds}
-    by_draw = {c: first_within({n: list(relative[c, n].values()) for n in sizes}) for c in kinds}
+    # what has no value is within no margin
+    by_mean = {c: first_within({n: [means[c, n].value if (c, n) in means else math.inf] for n in sizes}) for c in kinds}
+    by_draw = {c: first_within({n: list(relative.get((c, n), {0: math.inf}).values()) for n in sizes}) for c in kinds}
     usual = {c: means[c, POINTS] for c in kinds}
     worst, far = furthest(usual), furthest(means)
     single = max((abs(v), str(c)) for c in kinds for v in relative[c, POINTS].values())
@@ -181,7 +191,8 @@ def r2(spread: Mapping[int, Evidence]) -> Finding:
         verdict="answered",
         sentence=f"The mean over draws stays within {WITHIN:g} % {_since(by_mean, most)}; every single draw does"
         f" {_since(by_draw, most)}. The largest mean change is {said(means[far], 1)} % ({far[0]}, {far[1]} points). With"
-        f" the paper's {POINTS} points a single draw is off by at most {number(single[0], 1)} % ({single[1]}).",
+        f" the paper's {POINTS} points a single draw is off by at most {number(single[0], 1)} % ({single[1]})."
+        f"{_silence(unfit, len(last[kinds[0]]))}",
         number=usual[worst],
         of=f"change in per cent from {most:,} points to {POINTS}, {worst}, where the mean change is largest; the interval"
         " is over draws, each with the same images",
@@ -198,6 +209,8 @@ def r2(spread: Mapping[int, Evidence]) -> Finding:
                     str(c),
                     *(
                         f"{number(means[c, n].value, 2)} ± {number(statistics.stdev(relative[c, n].values()), 2)}"
+                        if (c, n) in means
+                        else f"no M in {len(unfit[c, n])} draws"
                         for n in sizes
                         if n < most
                     ),
@@ -208,6 +221,17 @@ def r2(spread: Mapping[int, Evidence]) -> Finding:
             ),
         ),
     )
+
+
+def _without_spread(found: Evidence, cell: Cell) -> list[int]:
+    """Return the draws that have no value because their M is not told from 0; every other draw has one."""
+    return [r.seed for r in found.ask(**cell._asdict()) if r.value is None and "not told from 0" in str(r.reason)]
+
+
+def _silence(unfit: Mapping[tuple[Cell, int], Sequence[int]], total: int) -> str:
+    """Return what is said of draws whose M is not told from 0, which therefore have no value."""
+    some = joined([f"{len(d)} of {total} draws over {n} points ({c})" for (c, n), d in unfit.items() if d] or [""])
+    return f" M is not told from 0, and there is no value, in {some}." if some else ""
 
 
 def _per_cent(values: Values, last: Values, cell: Cell) -> Values:
