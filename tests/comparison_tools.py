@@ -12,6 +12,7 @@ import numpy as np
 from geed_onnx.comparisons import Model, Participant, model_of
 from geed_onnx.engine import Settings, make_plan, measure_plan
 from geed_onnx.estimators import (
+    Broken,
     Deviations,
     Tables,
     calibrated,
@@ -23,11 +24,14 @@ from geed_onnx.estimators import (
 )
 from geed_onnx.results import DEVIATIONS, JACKKNIFE, CellTables, Result, write_results, write_tables
 from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.variants import anchored_null
 
 Array = np.ndarray[Any, Any]
 Row = tuple[Result, CellTables]
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "shipped"
 DATA = SHIPPED / "digits-test.parquet"
+#: How far on the partner of an image stands, for each of four elements.
+PARTNERS = (0, 1, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -83,8 +87,7 @@ def cell(
         largest=np.inf,
         spread=spread({i: np.array(v) for i, v in (raw.features or {}).items()}, kind_of_m) if kind_of_m else None,
         floor=Deviations.of(reference, np.array(list(raw.floor.values()))) if raw.floor else None,
-        null=Deviations.of(reference, np.array(list(raw.null.values()))) if raw.null else None,
-        reference=reference,
+        null=Broken.of(reference, *anchored_null(np.array(list(raw.null.values())), PARTNERS)) if raw.null else None,
     )
     e, c = value_of(tables, level), calibrated(tables, level, 1e-6).estimate
     result = Result(

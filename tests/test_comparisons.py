@@ -54,16 +54,29 @@ def mean_floor(raw: Raw, out: str | None) -> float:
     return sum(kept) / len(kept)
 
 
-def mean_null(raw: Raw, out: str | None) -> float:
-    """Element g of broken orbit i is of image i + g: both are gone with either image."""
+def mean_null(raw: Raw, out: str | None, own: bool = False) -> float:
+    """Element g of broken orbit i is of the image that stands s(g) on: an entry is gone with either, column by column.
+
+    With `own` only the orbit around the image is gone.
+    """
     assert raw.null is not None
     images = list(raw.null)
-    kept = []
-    for i, image in enumerate(images):
-        for g, v in enumerate(raw.null[image]):
-            if out not in (image, images[(i + g) % len(images)]):
-                kept.append(v)
-    return sum(kept) / len(kept)
+    means = []
+    for g, s in enumerate(tools.PARTNERS):
+        kept = []
+        for i, image in enumerate(images):
+            if out not in (image, image if own else images[(i + s) % len(images)]):
+                kept.append(raw.null[image][g])
+        means.append(sum(kept) / len(kept))
+    return sum(means) / len(means)
+
+
+def shared(statistic: Callable[[Raw, str | None], float], raw: Raw, image: str) -> float:
+    """What of the change of a calibrated value is that of the image's own broken orbit."""
+    if statistic not in (calibrated, calibrated_latent):
+        return 0.0
+    e, floor, null = mean_deviation(raw, None), mean_floor(raw, None), mean_null(raw, image, own=True)
+    return statistic(raw, None) - (e - floor) / (null - floor)
 
 
 def plain(raw: Raw, out: str | None) -> float:
@@ -110,16 +123,20 @@ def slow_interval(
     sizes = [len(u) for u in changes]
     variance, skew, below = moments(changes, sizes)
     t, corrected = stats.t.ppf(0.5 + level / 2, variance**2 / below), skew
-    for b, u in enumerate(changes):
+    for k, u in enumerate(changes):
         if len(u) > 3:
-            each = [moments([*changes[:b], u[:i] + u[i + 1 :], *changes[b + 1 :]], sizes)[1] for i in range(len(u))]
+            each = [moments([*changes[:k], u[:i] + u[i + 1 :], *changes[k + 1 :]], sizes)[1] for i in range(len(u))]
             corrected += (len(u) - 1) * (skew - sum(each) / len(each))
 
     def hall(y: float, s: float) -> float:
         inner = 1 + s * (y - s / 6)
         return 3 / s * (math.copysign(abs(inner) ** (1 / 3), inner) - 1)
 
-    johnson, error = t + abs(skew) * (2 * t**2 + 1) / 6, math.sqrt(variance)
+    # what is peculiar to a broken orbit went twice: with its image, and with its partner
+    own = [shared(statistic, a, i) - shared(statistic, b, i) for i in blocks[0] if i in (a.null or ())]
+    mean, n = sum(own) / len(own), len(own)
+    twice = (n - 1) / n * sum((w - mean) ** 2 for w in own) if set(blocks[0]) == set(a.null or ()) else 0.0
+    johnson, error = t + abs(skew) * (2 * t**2 + 1) / 6, math.sqrt(max(variance - twice, variance / 2))
     below = max(t, johnson, hall(t, skew), hall(t, corrected))
     above = max(t, johnson, -hall(-t, skew), -hall(-t, corrected))
     return whole, whole - error * below, whole + error * above

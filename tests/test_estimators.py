@@ -39,10 +39,12 @@ from geed_onnx.estimators.values import leaving_out
 TRUTH = np.random.default_rng(0).standard_normal((12, 3))
 
 
-def change_of(value: float, *blocks: np.ndarray) -> Change:
-    """The changes of images named by their place, one block after another."""
+def change_of(value: float, *blocks: np.ndarray, own: np.ndarray | None = None) -> Change:
+    """The changes of images named by their place, one block after another; `own`: what the first block's share."""
     block = np.concatenate([np.full(len(part), b) for b, part in enumerate(blocks)])
-    return Change.of(value, tuple(f"{i:04}" for i in range(len(block))), np.concatenate(blocks), block)
+    shared = np.zeros(len(block))
+    shared[: 0 if own is None else len(own)] = 0.0 if own is None else own
+    return Change.of(value, tuple(f"{i:04}" for i in range(len(block))), np.concatenate(blocks), block, shared)
 
 
 def shard(images: list[int]) -> Deviations:
@@ -448,7 +450,11 @@ def test_the_jackknife_of_a_calibrated_value(reference_size: int, with_floor: bo
     assert found.value == pytest.approx(value(None), rel=1e-12)
     inside = np.array([value(None) - value(i) for i in sorted(reference)])
     outside = np.array([value(None) - value(i) for i in ids if i not in reference])
-    expected = interval(change_of(value(None), inside, outside), 0.95, n)
+    e, floor = values.mean(), floors.mean() if with_floor else 0.0
+    # leaving an image out of the orbit around it alone
+    left = {name: np.delete(nulls, i, axis=0).mean() for i, name in enumerate(reference)}
+    own = np.array([value(None) - (e - floor) / (left[i] - floor) for i in sorted(reference)])
+    expected = interval(change_of(value(None), inside, outside, own=own), 0.95, n)
     assert found.low == pytest.approx(expected.low, rel=1e-9)
     assert found.high == pytest.approx(expected.high, rel=1e-9)
 
@@ -654,7 +660,11 @@ def test_a_part_of_the_group_is_the_same_number_over_its_elements(name: str, ele
     assert value.high == pytest.approx(plainly.high, rel=1e-9)
     inside = np.array([changes[i][1] for i in sorted(reference)])
     outside = np.array([changes[i][1] for i in ids if i not in reference])
-    anchored = interval(change_of(found.value, inside, outside), 0.95, n)
+    m = whole.m
+    e, floor = (normalisers[name].apply(t[:, list(elements)].mean(), m) for t in (values, floors))
+    left = {i: np.delete(nulls, r, axis=0)[:, list(elements)].mean() for r, i in enumerate(reference)}
+    own = [found.value - (e - floor) / (normalisers[name].apply(left[i], m) - floor) for i in sorted(reference)]
+    anchored = interval(change_of(found.value, inside, outside, own=np.array(own)), 0.95, n)
     assert (found.low, found.high) == pytest.approx((anchored.low, anchored.high), rel=1e-9)
 
 
