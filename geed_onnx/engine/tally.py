@@ -302,8 +302,11 @@ class Tally:
     def _centres(self, gathered: Gathered, block: Block) -> list[Array]:
         if block.number not in gathered.centres:
             name = gathered.target.name
-            pieces = [self._understood(gathered, y, block.ids) for y in block.identity(name)]
-            gathered.centres[block.number] = [row[None] for piece in pieces for row in piece]
+            found: list[Array] = []
+            for y in block.identity(name):
+                ids = block.ids[len(found) : len(found) + len(y)]
+                found.extend(row[None] for row in self._understood(gathered, y, ids))
+            gathered.centres[block.number] = found
         return gathered.centres[block.number]
 
     def _turned(self, cell: Cell, batch: Batch, elements: list[Array]) -> list[Array]:
