@@ -178,10 +178,10 @@ def test_every_number_is_the_oracle_s(group: str, declared: dict[str, Any], mask
         seed=SEED,
         mask="disc" if mask else "none",
     )
-    chosen = [images[i].astype(np.float64) for i in drawn(5, 10)]
     expected = oracle.geed(
-        oracle.Network(net, ["regular"]), chosen, group, "regular", "channelwise",
-        action=oracle.declared(declared, mask), reference=4, mask=mask,
+        oracle.Network(net, ["regular"]), list(images.astype(np.float64)), group, "regular", "channelwise",
+        sample=drawn(5, 10), seed=SEED, action=oracle.declared(declared, mask), reference=4, mask=mask,
+        pixels=declared.get("pixels", True),
     )  # fmt: skip
     for name in ("value", "optimum", "floor", "null"):
         close(name, getattr(result, name), getattr(expected, name), 1e-5)

@@ -53,6 +53,8 @@ class DiscAction:
     inner: Action
 
     def __post_init__(self) -> None:
+        if _on_channels(self.inner):
+            return
         inside = np.broadcast_to(disc(*self.shape[-2:]), self.shape)[None]
         for g, turn in enumerate(self.inner.resampled_by):
             if not turn and not np.array_equal(self.inner(g, inside), inside):
@@ -79,6 +81,8 @@ class DiscAction:
     @cached_property
     def kernel(self) -> tuple[int, ...]:
         """The elements that do nothing within the disc, which may hide all that one of them moves."""
+        if _on_channels(self.inner):
+            return self.inner.kernel
         numbered = np.arange(1, np.prod(self.shape) + 1, dtype=np.float64).reshape(1, *self.shape)
         inside = masked(numbered, True)
         still = {
@@ -123,14 +127,16 @@ class DiscAction:
 
 def within_disc(action: Action, mask: bool) -> Action:
     """Return the action on masked arrays, or the action itself where there is no mask or no grid."""
-    if not mask or len(action.shape) != 3 or _on_channels(action):
+    if not mask or len(action.shape) != 3:
         return action
-    if isinstance(action, JointAction):
-        return JointAction(tuple(within_disc(part, mask) for part in action.parts))
+    if isinstance(action, JointAction) and not _on_channels(action):
+        return JointAction(tuple(part if _on_channels(part) else DiscAction(part) for part in action.parts))
     return DiscAction(action)
 
 
 def _on_channels(action: Action) -> bool:
+    if isinstance(action, JointAction):
+        return all(_on_channels(part) for part in action.parts)
     return isinstance(action, ChannelAction) or (isinstance(action, AxisAction) and action.axis == 1)
 
 

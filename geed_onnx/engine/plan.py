@@ -128,12 +128,16 @@ class Plan:
         """For every element the first one that moves the input exactly as it does."""
         return motion_classes(self.acting)
 
+    def prepare(self, raw: Array) -> Array:
+        """Return the array that the group acts on, of a raw one: preprocessed and, if so asked, within the disc."""
+        x = self.feed.prepare(raw)
+        return masked(x, self.masked and x.ndim == 3)
+
     def images(self, indices: Sequence[int]) -> Iterator[tuple[int, str, Array, Array]]:
         """Yield (index, id, raw array, array the group acts on), one at a time."""
         shape = self.acting.shape
         for index, (name, raw) in self._items(indices):
-            x = self.feed.prepare(raw)
-            x = masked(x, self.masked and x.ndim == 3)
+            x = self.prepare(raw)
             if x.shape != shape:
                 raise DataError(
                     f"{self.source.uri}: image {name!r} has shape {raw.shape}, but the first one came to {shape}; all"

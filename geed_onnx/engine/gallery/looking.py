@@ -49,7 +49,7 @@ def look(job: Job, opened: Reopened, channels: int) -> Iterator[Exhibit | Featur
     """
     maps: FeatureMaps | None = None
     for rank, image in enumerate(job.images, 1):
-        x = opened.plan.feed.prepare(opened.raw[image])
+        x = opened.plan.prepare(opened.raw[image])
         bounds = [opened.exhibit, *([opened.map] if opened.map is not None and rank == 1 else [])]
         kept = [_kept(b, image, opened.plan.group.order) for b in bounds]
         responses = respond(opened.plan, bounds, x, kept)
