@@ -118,6 +118,7 @@ class Rows:
     ids: list[str] = field(default_factory=list)
     values: list[Floats] = field(default_factory=list)
     floors: list[Floats] = field(default_factory=list)
+    floor_ids: list[str] = field(default_factory=list)
     nulls: list[Floats] = field(default_factory=list)
     """of the block at hand, where f̂ is f(x): by image and element, m(f(g x_j), ρ(g) f(x_i))"""
     null_ids: list[str] = field(default_factory=list)
@@ -133,7 +134,7 @@ class Rows:
             parts = [np.concatenate(part) for part in zip(*self.broken, strict=True)]
             null = Broken.of(self.null_ids, *parts)
         if self.floors:
-            floor = Deviations.of(self.null_ids, np.concatenate(self.floors))
+            floor = Deviations.of(self.floor_ids, np.concatenate(self.floors))
         return CellPart(sample, floor, null, self.contrast)
 
 
@@ -339,6 +340,7 @@ class Tally:
                 rows.values.append(values)
                 if floors is not None and batch.block is not None:
                     rows.floors.append(floors)
+                    rows.floor_ids.extend(batch.ids)
                 if nulls is not None:
                     rows.nulls.append(nulls)
         if batch.block is not None and batch.ids[-1] == batch.block.ids[-1]:
@@ -415,8 +417,6 @@ class Tally:
                     if block.number == 0:
                         firsts = centres or [orbit[0] for orbit in gathered.orbits]
                         kept.contrast = _contrast(kept.cell, firsts)
-                else:
-                    kept.floors = kept.floors[: len(kept.broken)]
                 kept.nulls.clear()
             gathered.orbits.clear()
         self._spooled = 0
