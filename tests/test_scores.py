@@ -18,6 +18,7 @@ from geed_onnx import measure
 from geed_onnx.cli import main
 from geed_onnx.engine.tally import quiet_channels
 from geed_onnx.errors import MeasureError, UnknownName, UsageError
+from geed_onnx.sources import permuted
 from geed_onnx.taps import choose_taps, graph_of, list_taps, resolve_taps
 
 Array = np.ndarray
@@ -293,7 +294,8 @@ def test_words_that_cannot_be_meant(desk: Path, tmp_path: Path, given: str, code
 
 def test_from_python_and_on_a_callable() -> None:
     rng = np.random.default_rng(3)
-    images, w = rng.random((6, 1, 4, 4)), rng.standard_normal((16, 3))
+    # so small that no score is above 1, whichever images are read first
+    images, w = rng.random((6, 1, 4, 4)), 0.1 * rng.standard_normal((16, 3))
 
     def model(x: Array) -> dict[str, Array]:
         return {"out": 1.03 * softmax(x.reshape(len(x), -1) @ w)}
@@ -327,8 +329,8 @@ def test_what_the_first_images_told_holds_for_all(tmp_path: Path) -> None:
         total = np.where(x[:, 0, 0, 0] > 0.5, 2.0, 1.0)
         return {"out": total[:, None] * np.array([[0.25, 0.75]])}
 
-    images = np.zeros((8, 1, 4, 4))
-    images[5] = 1.0
+    images = np.tile(0.05 * np.arange(8).reshape(8, 1, 1, 1), (1, 1, 4, 4))  # no copies, which count once
+    images[permuted(range(8), 0)[-1]] = 1.0  # is read last
     options: dict[str, Any] = {"taps": ["out:probability"], "samples": "all", "reference_samples": 2}
     with pytest.raises(MeasureError, match=r"sums to 1 for the first images, but not for all .*--scores out=prob"):
         measure(model, images, "C4", **options)
@@ -410,6 +412,11 @@ def test_few_images_of_scores_are_cautioned() -> None:
     assert notes_of(x[:29], model, "out:vector", variants=["vector:trivial:cosine"]) == []
 
 
+def numbers(n: int) -> Array:
+    """Factors (n, 1, 1, 1) that make images differ, as copies count once, and leave every cosine as it is."""
+    return np.arange(1.0, n + 1).reshape(n, 1, 1, 1)
+
+
 @pytest.mark.parametrize(("n", "told"), [(5, False), (6, True), (20, True)])
 def test_the_image_that_carries_the_value_is_named(n: int, told: bool) -> None:
     """m is (1 − cos)/2 per element of C2; all images but one deviate by δ, that one by far more."""
@@ -420,6 +427,7 @@ def test_the_image_that_carries_the_value_is_named(n: int, told: bool) -> None:
     x = np.ones((n, 1, 2, 2))
     x[:, 0, 0, 0] = 1.1
     x[3, 0, 0, 0] = 9.0
+    x *= numbers(n)
 
     def excess(a: float) -> float:
         y, turned = np.array([a, 1, 1, 1]), np.array([1, 1, 1, a])
@@ -439,9 +447,9 @@ def test_even_shares_are_no_caution() -> None:
 
     x = np.ones((6, 1, 2, 2))  # each carries a sixth, which is close to a fifth
     x[:, 0, 0, 0] = [2.0, 2.1, 2.2, 2.0, 2.1, 2.2]
-    assert notes_of(x, model, "out:vector", variants=["vector:trivial:cosine"]) == []
+    assert notes_of(x * numbers(6), model, "out:vector", variants=["vector:trivial:cosine"]) == []
     # rounding alone is nobody's share
-    assert notes_of(np.ones((6, 1, 2, 2)), model, "out:vector", variants=["vector:trivial:cosine"]) == []
+    assert notes_of(np.ones((6, 1, 2, 2)) * numbers(6), model, "out:vector", variants=["vector:trivial:cosine"]) == []
 
 
 def test_channels_next_to_zero_are_told_from_zero() -> None:
