@@ -99,6 +99,8 @@ def check(
             orbit = np.moveaxis(orbit, -1, 2)
         expected = values(orbit, moves, kind)[result.variant]
         compared += 1
+        if result.value is None and result.variant == "latent-cosine" and "not told from 0" in str(result.reason):
+            continue  # so few images do not tell the mean similarity that it is divided by
         if result.value is None or not abs(result.value - expected) <= tolerance * max(1.0, abs(expected)):
             wrong.append(f"{name} {result.variant}: geed-onnx {result.value}, framework {expected} ({result.reason})")
     assert not wrong, "\n".join(wrong)
