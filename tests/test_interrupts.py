@@ -72,7 +72,9 @@ class Ended:
         assert "ignored" not in self.said
         assert self.left == []
         if self.code == 130:
-            assert self.said == "error: interrupted\n"
+            *before, last = self.said.splitlines()
+            assert last == "error: interrupted"
+            assert all(line.startswith("run: ") for line in before)  # what a run says when it has just ended
             return True
         assert self.code == 0  # it was over before
         return False

@@ -60,9 +60,9 @@ def test_a_text_direction_classifier_whose_classes_swap_under_a_half_turn(words:
     assert swapped["tap"]["kernel"] == [0]
     assert swapped["tap"]["action"] == "permute:1:1,0"
     assert 0 <= swapped["value"] < 0.1 * invariant["value"]
-    # every line stands upright, so unrelated lines answer alike too: nothing to calibrate against
-    assert swapped["calibrated"] is None
-    assert "not calibrated" in swapped["reason"]
+    # every line stands upright, so unrelated lines answer alike too, but not those that are upside down
+    assert swapped["null"] > 0.5
+    assert 0 <= swapped["calibrated"] < 0.1
 
 
 @pytest.fixture(scope="module")

@@ -182,7 +182,7 @@ def test_a_plan_has_the_clusters_of_its_images(desk: Path) -> None:
     found = plan(data, model=model, samples=5, spread_samples=8, cluster="patient")
     wanted = [*found.indices, *(i for i in found.spread_indices if i not in found.indices)]
     assert len(wanted) == 8
-    assert list((found.units or {}).items()) == [(f"i{i}", PATIENTS[i]) for i in wanted]
+    assert found.units == {f"i{i}": PATIENTS[i] for i in wanted}
     # no points are looked at where no variant is relative to M
     found = plan(data, ["block1"], model, samples=5, cluster="patient")
     assert found.units == {f"i{i}": PATIENTS[i] for i in found.indices}

@@ -51,7 +51,8 @@ def test_exposing_changes_no_output(model: onnx.ModelProto) -> None:
     got = run(cut, x=x)
     whole = run(model, x=x)
     for name, value in whole.items():
-        np.testing.assert_array_equal(got[name], value)
+        # what is drawn off may keep two nodes from being fused, which rounds otherwise on some processors
+        np.testing.assert_allclose(got[name], value, rtol=1e-6)
     for tap in choose_taps(graph):
         shape = got[tap.name].shape[1:]
         shape = (shape[2], *shape[:2]) if tap.layout == "NHWC" and tap.kind == "map" else shape
