@@ -73,14 +73,11 @@ def broken_null(
 
         values[images] = around(action.kernel, range(order))
         for s in sorted({*steps} - {0}):
-            # f̂ without the image that stands s further on
+            # f̂ without the image that stands s further on; the identity, which is never its, stays in the kernel
             kernel = [k for k in action.kernel if steps[k] != s]
             left = [g for g in range(order) if steps[g] != s]
             gone = ((images + s) % n)[:, None]
-            if not kernel:
-                taken[gone, left] += values[images[:, None], left]
-                lost[gone, left] += 1
-            elif len(kernel) < len(action.kernel):
+            if len(kernel) < len(action.kernel):
                 taken[gone, left] += values[images[:, None], left] - around(kernel, left)
     _leave_cells(values, steps, taken, lost)
     return Null(values, taken, lost)
