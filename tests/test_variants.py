@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,17 @@ from geed_onnx.estimators import Deviations, normalisers, spread
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.variants import (
     KINDS,
+    Readings,
+    aligned,
+    aligned_readings,
     anchored_null,
     broken_null,
     deviations,
     family,
     kernel_mean,
     largest_value,
+    line_up,
+    lined_up,
     log_probabilities,
     looks_doubtful,
     looks_like_probabilities,
@@ -196,12 +201,23 @@ def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
     group = parse_group(name)
     action = output_action("pixels", group, (7, 5, 5))
     elements = [e.astype(np.float32) for e in features(group.order, (7, 5, 5), batch=4)]
-    others = features(group.order, (7, 5, 5), batch=4, seed=1)[:1] * group.order
-    whole = readings(elements, action, distances[m], floor=True, others=others)
+    other = features(1, (7, 5, 5), batch=4, seed=1)[0].astype(np.float32)
+    alignment = lined_up(action, distances[m], np.float32)
+
+    def read() -> Readings:
+        if alignment is None:
+            return readings(elements, action, distances[m], floor=True, others=[other] * group.order)
+        own, partners = (line_up(alignment, y) for y in (elements[0], other))
+        return aligned_readings(elements, alignment, distances[m], own, partners, floor=True)
+
+    assert (alignment is None) == (m == "channelwise-correlation")
+    whole = read()
+    slow = readings(elements, action, replace(distances[m], per_channel=None), floor=True, others=[other] * group.order)
+    assert all(np.allclose(x, y, rtol=0, atol=1e-6) for x, y in zip(whole, slow, strict=True))  # type: ignore[arg-type]
     for values in (1, 4 * 25 * 2, 4 * 25 * 3 + 1, 10**9):
-        for name_of in ("SLICE_VALUES", "ALIGNED_VALUES"):
-            monkeypatch.setattr(family, name_of, values)
-        again = readings(elements, action, distances[m], floor=True, others=others)
+        monkeypatch.setattr(family, "SLICE_VALUES", values)
+        monkeypatch.setattr(aligned, "ALIGNED_VALUES", values)
+        again = read()
         assert all(np.array_equal(x, y) for x, y in zip(again, whole, strict=True))  # type: ignore[arg-type]
         assert np.array_equal(deviations(elements, action, distances[m]), whole.deviations)
     plain = np.stack([distances[m](elements[g], action(g, elements[0])) for g in group.elements], axis=1)

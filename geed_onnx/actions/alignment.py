@@ -15,77 +15,75 @@ from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from geed_onnx.actions.axes import Action
 from geed_onnx.actions.grid import GridAction
 from geed_onnx.actions.interpolation import Interpolation
 from geed_onnx.actions.masking import DiscAction
-from geed_onnx.actions.operators import Array, IntArray, disc, resample
+from geed_onnx.actions.operators import Array, IntArray, disc, turn_matrix
 from geed_onnx.groups import Group
 
 Floats = npt.NDArray[np.float64]
 
+#: Planes resampled at once: enough to pay for a product, and no power of two, whose strides share lines of a cache.
+PLANES = 72
+
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
-    """How an action on planes is taken apart.
+    """How an action on planes is taken apart; arrays of planes `(…, P)` hold the pixels inside its disc alone.
 
     Attributes
     ----------
-    grid : GridAction
-        The action, without its disc.
+    turns : tuple of Fraction
+        The different turns t below 90 degrees, 0 first.
+    turn_of : (|G|) of int
+        For every g the place of its turn in `turns`.
     kept : (P,) int or None
         The pixels inside the disc; None: all of them.
     pixels : (|G|) of (P,) int or None
         For every g the pixels of f(gx) in the order of `kept` pixels of R_t y; None: as they are.
+    there, back : by turn, (P, P) sparse or None
+        R_t, and ρ(g⁻¹) P_g for the g of that turn, which is the same for all of them; None: nothing is resampled.
     """
 
-    grid: GridAction
+    turns: tuple[Fraction, ...]
+    turn_of: tuple[int, ...]
     kept: IntArray | None
     pixels: tuple[IntArray | None, ...]
+    there: tuple[sparse.csr_array | None, ...]
+    back: tuple[sparse.csr_array | None, ...]
 
-    def turned(self, turn: Fraction, y: Array) -> Array:
-        """Return R_t y for planes `(…, H, W)` as `(…, H·W)`; what `inside` does not keep may be anything."""
-        height, width = self.grid.shape[-2:]
-        flat = y.reshape(-1, height * width)
-        if turn:
-            flat = flat.astype(np.float32) if flat.dtype.itemsize < 4 else flat
-            flat = resample(turn, self._masked(flat), height, width, self.grid.interpolation)
-        return flat.reshape(*y.shape[:-2], height * width)
+    def inside(self, y: Array) -> Array:
+        """Return the kept pixels of maps `(B, C, H, W)`, `(B, C, P)`, in float32 at the least."""
+        flat = y.reshape(*y.shape[:2], -1)
+        flat = flat.astype(np.float32) if flat.dtype.itemsize < 4 else flat
+        return flat if self.kept is None else np.take(flat, self.kept, axis=-1)
 
-    def back(self, g: int, turned: Array) -> Array:
-        """Return ρ(g⁻¹)ρ(g) y from R_t y `(…, H·W)`, t being the turn of g; the same for all g of one turn."""
-        height, width = self.grid.shape[-2:]
-        element, inverse = (self.grid.elements[h] for h in (g, self.grid.group.inverse(g)))
-        moved = element.permuted(turned.reshape(-1, height * width), height, width)
-        flat = self._masked(moved.reshape(len(moved), -1))
-        if inverse.turn:
-            flat = resample(inverse.turn, flat, height, width, self.grid.interpolation)
-        found: Array = inverse.permuted(flat, height, width)
-        return found.reshape(turned.shape)
+    def turned(self, turn: int, inside: Array) -> Array:
+        """Return R_t y for what is `inside`, t being the turn of this number."""
+        return _product(self.there[turn], inside)
 
-    def _masked(self, flat: Array) -> Array:
-        return flat if self.kept is None else flat * disc(*self.grid.shape[-2:]).reshape(-1)
+    def returned(self, turn: int, turned: Array) -> Array:
+        """Return ρ(g⁻¹)ρ(g) y from R_t y, t being the turn of g."""
+        return _product(self.back[turn], turned)
 
-    def inside(self, flat: Array, out: Floats | None = None) -> Floats:
-        """Return the kept pixels of planes `(…, H·W)` in float64, into `out` where it is given."""
-        return _chosen(flat, self.kept, out)
-
-    def taken(self, g: int, y: Array, out: Floats | None = None) -> Floats:
-        """Return f(gx) `(B, c, H, W)` lined up with R_t f(x): its pixels in the order of `inside`, in float64."""
-        return _chosen(y.reshape(*y.shape[:2], -1), self.pixels[g], out)
+    def taken(self, g: int, y: Array) -> Array:
+        """Return f(gx) `(B, c, H, W)` lined up with R_t f(x), `(B, c, P)`: its pixels in the order of `inside`."""
+        flat, pixels = y.reshape(*y.shape[:2], -1), self.pixels[g]
+        return flat if pixels is None else np.take(flat, pixels, axis=-1, mode="clip")
 
 
-def _chosen(flat: Array, pixels: IntArray | None, out: Floats | None) -> Floats:
-    if out is None:
-        out = np.empty((*flat.shape[:-1], flat.shape[-1] if pixels is None else len(pixels)))
-    if pixels is None:
-        np.copyto(out, flat)
-        return out
-    room = scratch("chosen", out.shape, flat.dtype)
-    np.take(flat, pixels, axis=-1, out=room, mode="clip")
-    np.copyto(out, room)
-    return out
+def _product(matrix: sparse.csr_array | None, planes: Array) -> Array:
+    """Return planes (…, P) each multiplied by a matrix; to the last bit the same whatever planes come with it."""
+    if matrix is None:
+        return planes
+    flat = planes.reshape(-1, planes.shape[-1])
+    out = np.empty_like(flat, order="C")
+    for start in range(0, len(flat), PLANES):
+        out[start : start + PLANES] = (matrix @ np.ascontiguousarray(flat[start : start + PLANES].T)).T
+    return out.reshape(planes.shape)
 
 
 _OWN = threading.local()
@@ -100,18 +98,38 @@ def scratch(name: str, shape: tuple[int, ...], dtype: npt.DTypeLike = np.float64
     return rooms[place][:size].reshape(shape)
 
 
-def alignment_of(action: Action) -> Alignment | None:
-    """Return how an action that moves pixels, and nothing else, is taken apart; None for any other."""
+def alignment_of(action: Action, dtype: npt.DTypeLike) -> Alignment | None:
+    """Return how an action that moves pixels, and nothing else, is taken apart, for values of a type."""
     inner, masked = (action.inner, True) if isinstance(action, DiscAction) else (action, False)
     if not isinstance(inner, GridAction) or len(inner.shape) != 3:
         return None
-    return _alignment(inner.group, *inner.shape[-2:], inner.interpolation, masked)
+    precision = "float64" if np.dtype(dtype).itemsize > 4 else "float32"
+    return _alignment(inner.group, *inner.shape[-2:], inner.interpolation, masked, precision)
 
 
 @lru_cache(maxsize=128)
-def _alignment(group: Group, height: int, width: int, interpolation: Interpolation, masked: bool) -> Alignment:
+def _alignment(
+    group: Group, height: int, width: int, interpolation: Interpolation, masked: bool, precision: str
+) -> Alignment:
     grid = GridAction(group, (1, height, width), interpolation)
     kept = np.flatnonzero(disc(height, width)) if masked else None
+    every = np.arange(height * width) if kept is None else kept
+    turns = tuple(dict.fromkeys(grid.resampled_by))
+
+    def matrix(turn: Fraction, rows: IntArray | None = None, columns: IntArray | None = None) -> sparse.csr_array:
+        """Return R_t between kept pixels, after a permutation that reads pixel p at columns[p], then one by rows."""
+        whole = sparse.csr_array(turn_matrix(turn, height, width, interpolation).astype(precision))
+        if columns is not None:
+            whole = sparse.csr_array((whole.data, columns.astype(np.int32)[whole.indices], whole.indptr), whole.shape)
+        found = sparse.csr_array(whole[every if rows is None else rows[every]][:, every])
+        found.sort_indices()
+        return found
+
+    def back(turn: Fraction) -> sparse.csr_array:
+        g = grid.resampled_by.index(turn)
+        element, inverse = grid.elements[g], grid.elements[group.inverse(g)]
+        return matrix(inverse.turn, inverse.index, element.index)
+
     pixels: list[IntArray | None] = []
     for element in grid.elements:
         if element.index is None:
@@ -121,7 +139,14 @@ def _alignment(group: Group, height: int, width: int, interpolation: Interpolati
         seen = np.empty_like(element.index)
         seen[element.index] = np.arange(len(seen))
         pixels.append(seen if kept is None else seen[kept])
-    return Alignment(grid, kept, tuple(pixels))
+    return Alignment(
+        turns,
+        tuple(turns.index(turn) for turn in grid.resampled_by),
+        kept,
+        tuple(pixels),
+        tuple(matrix(turn) if turn else None for turn in turns),
+        tuple(back(turn) if turn else None for turn in turns),
+    )
 
 
 def motion_classes(action: Action) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, on_logs, output_action, within_disc
+from geed_onnx.actions import Action, Alignment, on_logs, output_action, within_disc
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.engine.partial import CellPart, Quiet, TapPart
 from geed_onnx.engine.passes import Batch, Block
@@ -19,12 +19,16 @@ from geed_onnx.engine.plan import Plan, Target
 from geed_onnx.errors import ActionError, MeasureError
 from geed_onnx.estimators import Broken, Deviations, Floats
 from geed_onnx.variants import (
+    LinedUp,
     Null,
     Readings,
     Variant,
+    aligned_readings,
     anchored_null,
     broken_null,
     deviations,
+    line_up,
+    lined_up,
     log_probabilities,
     looks_doubtful,
     looks_like_probabilities,
@@ -39,6 +43,8 @@ Array = npt.NDArray[Any]
 FAINT = 1e-5
 #: Orbits of a block beyond this are kept in a temporary file, not in memory.
 REFERENCE_BYTES = 1 << 30
+#: Values of an orbit below which a call costs more than what is computed in it.
+SMALL = 1 << 15
 #: Broken orbits of a block are put together this many bytes at a time.
 BROKEN_BYTES = 1 << 26
 
@@ -152,6 +158,8 @@ class Gathered:
     missed: float = 0.0
     centres: dict[int, list[Array]] = field(default_factory=dict)
     """{block: f(x) of its images, each (1, …)}"""
+    lined_up: dict[int, dict[tuple[Alignment, int], LinedUp]] = field(default_factory=dict)
+    """{block: {its place: f of the image before it, lined up}}, until that place is read"""
     orbits: list[list[Array]] = field(default_factory=list)
     """of the block at hand, [image][element] as (1, …), where a cell's f̂ is a mean over several elements"""
 
@@ -213,6 +221,7 @@ class Tally:
         for gathered in self._gathered.values():
             gathered.orbits.clear()
             gathered.centres.clear()
+            gathered.lined_up.clear()
         if self._folder is not None:
             put_away(self._folder)
 
@@ -250,13 +259,23 @@ class Tally:
         measured = [r.cell for r in gathered.measured]
         # products of channels tell NaN and Inf by themselves: a large map is then read from memory once less
         tells = len(raw) > 1 and any(c.variant.m.per_channel for c in measured)
-        elements = [self._understood(gathered, y, batch.ids, g, check=not tells or g == 0) for g, y in enumerate(raw)]
+        _check_finite(gathered.target.name, raw[:1] if tells else raw, batch.ids)
+        elements = [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(raw)]
+        if back is not None:
+            _check_finite(gathered.target.name, back, batch.ids)
         returned = None if back is None else [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(back)]
         reference = batch.block is not None
         rows, floors, nulls = [], [], []
         known: dict[tuple[str, str], Readings] = {}
         for cell in measured:
             if cell.compares in known:
+                continue
+            alignment = self._alignment(cell, elements[0].dtype)
+            if alignment is not None:
+                own, other = self._lined_up(gathered, alignment, batch, elements[0])
+                known[cell.compares] = aligned_readings(
+                    elements, alignment, cell.variant.m, own, other, floor=reference and cell.resamples
+                )
                 continue
             others = self._others(gathered, cell, batch) if cell.anchored else None
             known[cell.compares] = readings(
@@ -273,8 +292,7 @@ class Tally:
             nulls.append(found.null)
             floors.append(found.floor if returned is None or cell.resamples else _floor_of_passes(cell, returned))
         if tells and not all(np.isfinite(r).all() for r in rows):
-            for g, y in enumerate(raw):
-                _check_finite(gathered.target.name, y, batch.ids, g)
+            _check_finite(gathered.target.name, raw, batch.ids)
         spread = [i in self._spread for i in batch.indices]
         whole = reference and any(not c.anchored for c in measured)
         return TapDigest(
@@ -300,12 +318,36 @@ class Tally:
             found[step] = some[0] if len(some) == 1 else np.concatenate(some)
         return [found[step] for step in steps]
 
+    def _alignment(self, cell: Cell, dtype: npt.DTypeLike) -> Alignment | None:
+        """Return how a cell's maps are lined up, where that gives its null too: one partner for all that move."""
+        if cell.stated or not all(self._plan.motions[1:]):
+            return None
+        return lined_up(cell.bound, cell.variant.m, dtype)
+
+    def _lined_up(
+        self, gathered: Gathered, alignment: Alignment, batch: Batch, y: Array
+    ) -> tuple[LinedUp, LinedUp | None]:
+        """Return f(x) `(B, …)` of a batch lined up, and that of the image before each in its block."""
+        own, block = line_up(alignment, y), batch.block
+        if block is None or len(block.ids) < 2:
+            return own, None
+        known, end = gathered.lined_up.setdefault(block.number, {}), batch.start + len(y)
+        before = known.pop((alignment, batch.start), None)
+        if before is None:
+            before = line_up(alignment, self._centres(gathered, block)[batch.start - 1])
+        known[alignment, end] = own if len(y) == 1 else own[-1:].copy()
+        if len(y) == 1:
+            return own, before
+        both = own.after(before)
+        return both[1:], both[:-1]
+
     def _centres(self, gathered: Gathered, block: Block) -> list[Array]:
         if block.number not in gathered.centres:
             name = gathered.target.name
             found: list[Array] = []
             for y in block.identity(name):
                 ids = block.ids[len(found) : len(found) + len(y)]
+                _check_finite(name, [y], ids)
                 found.extend(row[None] for row in self._understood(gathered, y, ids))
             gathered.centres[block.number] = found
         return gathered.centres[block.number]
@@ -346,15 +388,13 @@ class Tally:
         if batch.block is not None and batch.ids[-1] == batch.block.ids[-1]:
             self._finish(batch.block)
 
-    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0, *, check: bool = True) -> Array:
-        """Check a tap's values `(B, …)` of element g and bring them to what its kind means."""
+    def _understood(self, gathered: Gathered, y: Array, ids: Sequence[str], g: int = 0) -> Array:
+        """Check the shape of a tap's values `(B, …)` of element g and bring them to what its kind means."""
         name = gathered.target.name
         if y.shape[1:] != gathered.shape:
             raise MeasureError(
                 f"tap {name!r} came as {y.shape[1:]} after {gathered.shape}: a tap's shape must not depend on the image"
             )
-        if check:
-            _check_finite(name, y, ids, g)
         if gathered.target.kind != "probability":
             return y
         if not gathered.logits:
@@ -385,6 +425,7 @@ class Tally:
     def add_points(self, ids: Sequence[str], outputs: dict[str, Array]) -> None:
         """Take in spread points that are not of the sample, `{tap: (B, …)}`."""
         for gathered in self._gathered.values():
+            _check_finite(gathered.target.name, [outputs[gathered.target.name]], ids)
             y = self._understood(gathered, outputs[gathered.target.name], ids)
             gathered.spread |= self._spread_features(gathered, ids, y, [True] * len(ids))
 
@@ -407,6 +448,7 @@ class Tally:
         n = len(block.ids)
         for gathered in self._gathered.values():
             centres = gathered.centres.pop(block.number, None)
+            gathered.lined_up.pop(block.number, None)
             known: dict[tuple[str, str], Null] = {}
             for kept in gathered.measured:
                 if n > 1:
@@ -466,8 +508,10 @@ def _floor_of_passes(cell: Cell, returned: list[Array]) -> Floats:
 def _contrast(cell: Cell, centres: Sequence[Array]) -> float:
     """Return how far f of one image is from f of the next, above the optimum, in the mean over `centres`."""
     m = cell.variant.m
-    pairs = zip(centres, [*centres[1:], centres[0]], strict=True)
-    return float(np.mean([m(a, b)[0] for a, b in pairs])) - m.optimum
+    near, step = [*centres[1:], centres[0]], max(1, BROKEN_BYTES // centres[0].nbytes)
+    spans = [slice(i, i + step) for i in range(0, len(near), step)]
+    found = [m(np.concatenate(centres[some]), np.concatenate(near[some])) for some in spans]
+    return float(np.concatenate(found).mean()) - m.optimum
 
 
 def _sizes(gathered: Gathered, y: Array) -> list[float]:
@@ -521,19 +565,23 @@ def _check_scores(name: str, y: Array, ids: Sequence[str], g: int) -> None:
         )
 
 
-def _check_finite(name: str, y: Array, ids: Sequence[str], g: int) -> None:
-    """Refuse NaN and Inf; a sum of squares is enough to notice them, and a closer look says where."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows = y.reshape(len(y) * y.shape[1], -1) if y.ndim > 2 else y
-        if all(
-            np.isfinite(np.vecdot(p, p)).all() for p in (rows[:, i : i + 4096] for i in range(0, rows.shape[1], 4096))
-        ):
-            return
-    bad = ~np.isfinite(y)
-    if bad.any():
-        b = int(np.argwhere(bad)[0][0])
-        what = "NaN" if np.isnan(y[bad]).any() else "Inf"
-        raise MeasureError(
-            f"tap {name!r} holds {what} for image {ids[b]!r} (group element {g}): no honest number comes of it; check"
-            " the input's range, or leave the tap out with --tap"
-        )
+def _check_finite(name: str, elements: Sequence[Array], ids: Sequence[str]) -> None:
+    """Refuse NaN and Inf in f(gx) `(B, …)` of every g; sums of squares notice them, and a closer look says where."""
+    small = len(elements) > 1 and elements[0].size * len(elements) <= SMALL
+    for y in [np.concatenate(elements)] if small else elements:
+        flat = y.reshape(len(y) * y.shape[1], -1) if y.ndim > 2 else y
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums = [np.vecdot(p, p) for p in (flat[:, i : i + 4096] for i in range(0, flat.shape[1], 4096))]
+        if not all(np.isfinite(s).all() for s in sums):
+            break
+    else:
+        return
+    for g, y in enumerate(elements):
+        bad = ~np.isfinite(y)
+        if bad.any():
+            b = int(np.argwhere(bad)[0][0])
+            what = "NaN" if np.isnan(y[bad]).any() else "Inf"
+            raise MeasureError(
+                f"tap {name!r} holds {what} for image {ids[b]!r} (group element {g}): no honest number comes of it;"
+                " check the input's range, or leave the tap out with --tap"
+            )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from geed_onnx.variants.aligned import LinedUp, Readings, aligned_readings, line_up, lined_up
 from geed_onnx.variants.family import (
     KINDS,
     PAPER,
     SCORES,
     SUM_TOLERANCE,
-    Readings,
     Scores,
     Variant,
     compared,
@@ -30,16 +30,20 @@ __all__ = [
     "PAPER",
     "SCORES",
     "SUM_TOLERANCE",
+    "LinedUp",
     "Null",
     "Readings",
     "Scores",
     "Variant",
+    "aligned_readings",
     "anchored_null",
     "broken_null",
     "compared",
     "deviations",
     "kernel_mean",
     "largest_value",
+    "line_up",
+    "lined_up",
     "log_probabilities",
     "looks_doubtful",
     "looks_like_probabilities",

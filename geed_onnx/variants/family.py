@@ -11,26 +11,25 @@ The five of the paper have names; any other combination is written `KIND:ACTION:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions import Action, Alignment, alignment_of, scratch, within
-from geed_onnx.distances import ChannelForm, Distance, arithmetic_mean, distances, log_softmax, row_dots, row_squares
+from geed_onnx.actions import Action, within
+from geed_onnx.distances import Distance, arithmetic_mean, distances, log_softmax
 from geed_onnx.errors import GeedError, UnknownName, UsageError
 from geed_onnx.estimators import Normaliser, normalisers
 from geed_onnx.registry import Registry
+from geed_onnx.variants.aligned import Readings, aligned_readings, channel_slices, line_up, lined_up
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 KINDS = ("map", "vector", "probability")
 #: Values of one slice of channels of a large map: with its moved copy and both in float64 it fits the cache.
 SLICE_VALUES = 1 << 17
-#: The same where f̂, another image's f and one element are held side by side in float64.
-ALIGNED_VALUES = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -232,24 +231,6 @@ def deviations(elements: Sequence[Array], action: Action, distance: Distance) ->
     return readings(elements, action, distance).deviations
 
 
-class Readings(NamedTuple):
-    """What one batch of orbits tells, each `(B, |G|)` float64.
-
-    Attributes
-    ----------
-    deviations
-        m(f(gx), ρ(g) f̂(x)).
-    floor
-        m(ρ(g⁻¹)ρ(g) f̂(x), f̂(x)): what resampling alone costs; the optimum for exact elements.
-    null
-        m(f(gx), ρ(g) f(x')) for another image x'; None where none was given.
-    """
-
-    deviations: Floats
-    floor: Floats | None
-    null: Floats | None
-
-
 def readings(
     elements: Sequence[Array],
     action: Action,
@@ -266,15 +247,13 @@ def readings(
     elements
         f(gx), `(B, *shape)`, for every g.  Within a disc, what lies outside it does not matter.
     others
-        For every g the f(x') that g's element is held against in the null, `(B, *shape)`, where f̂ is f(x) alone; the
-        same array for all elements of one turn.
+        For every g the f(x') that g's element is held against in the null, `(B, *shape)`, where f̂ is f(x) alone.
     turned
         What stands for `elements` in the null (the same images in another orientation); None: they themselves.
     """
-    alignment = alignment_of(action)
-    form = distance.per_channel
-    if alignment is not None and form is not None and form.raw and action.kernel == (0,) and turned is None:
-        return _aligned_readings(elements, action, alignment, distance, form, floor, others)
+    alignment = lined_up(action, distance, elements[0].dtype)
+    if alignment is not None and others is None:
+        return aligned_readings(elements, alignment, distance, line_up(alignment, elements[0]), floor=floor)
     elements = [within(action, y) for y in elements]
     centre = kernel_mean(elements, action.kernel, distance.mean)
     out = np.full((len(centre), action.group.order), distance.optimum)
@@ -315,19 +294,12 @@ def compared(
             out[:, column[g]] = distance(elements[g], expected)
         return out
     sums: list[Floats] = []
-    for part in _channel_slices(centre):
+    for part in channel_slices(centre, SLICE_VALUES):
         some: dict[int, Floats] = {}
         for g, expected in action.orbit(centre[:, part], wanted):
             some[g] = form.sums(elements[g][:, part], expected)
         sums.append(np.stack([some[g] for g in wanted], axis=1))
     return form.combine(np.concatenate(sums, axis=-1)).T
-
-
-def _channel_slices(x: Array, values: int = SLICE_VALUES) -> Iterator[slice]:
-    """Yield slices of the channels of `(B, C, H, W)` small enough that an orbit of one stays in the cache."""
-    step = max(1, values // max(x[:, :1].size, 1))
-    for start in range(0, x.shape[1], step):
-        yield slice(start, min(start + step, x.shape[1]))
 
 
 def _floor(centre: Array, action: Action, distance: Distance) -> Floats:
@@ -338,55 +310,6 @@ def _floor(centre: Array, action: Action, distance: Distance) -> Floats:
         g = members[0]
         out[:, members] = distance(action(action.group.inverse(g), action(g, centre)), centre)[:, None]
     return out
-
-
-# --- the same for maps whose pixels move and whose channels do not --------------------------------------------------
-
-
-def _aligned_readings(
-    elements: Sequence[Array],
-    action: Action,
-    alignment: Alignment,
-    distance: Distance,
-    form: ChannelForm,
-    floor: bool,
-    others: Sequence[Array] | None,
-) -> Readings:
-    """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x): one resampling a turn, and no map moved at all.
-
-    Slice by slice of the channels, so that all of it stays in the cache.
-    """
-    count, channels, turns = *elements[0].shape[:2], action.resampled_by
-    n = len(turns)
-    # sums (k, B, C) of every comparison: elements with f̂, elements with another image, f̂ there and back with f̂
-    own, other, lost = (np.zeros((3, count, n, channels)) for _ in range(3))
-    for part in _channel_slices(elements[0], ALIGNED_VALUES):
-        centre = elements[0][:, part]
-        base = alignment.inside(alignment.turned(turns[0], centre))
-        for turn in dict.fromkeys(turns):
-            members = [g for g, t in enumerate(turns) if t == turn]
-            moving = [g for g in members if g]
-            whole = alignment.turned(turn, centre)
-            pairs = [(own, alignment.inside(whole, scratch("own", base.shape)) if turn else base)]
-            if others is not None and moving:
-                another = alignment.turned(turn, others[moving[0]][:, part])
-                pairs.append((other, alignment.inside(another, scratch("other", base.shape))))
-            for sums, expected in pairs:
-                sums[2, :, moving, part] = row_squares(expected)
-            if turn and floor:
-                back = alignment.inside(alignment.back(members[0], whole), scratch("back", base.shape))
-                for k, product in enumerate((row_dots(back, base), row_squares(back), row_squares(base))):
-                    lost[k, :, members, part] = product
-            for g in moving:
-                y = alignment.taken(g, elements[g][:, part], scratch("taken", base.shape))
-                squares = row_squares(y)
-                for sums, expected in pairs:
-                    sums[0, :, g, part], sums[1, :, g, part] = row_dots(y, expected), squares
-    exact = [g for g, turn in enumerate(turns) if not turn]
-    found = [form.combine(sums) for sums in (own, lost, other)]
-    for values, still in zip(found, ([0], exact, [0]), strict=True):
-        values[:, still] = distance.optimum
-    return Readings(found[0], found[1] if floor else None, found[2] if others is not None else None)
 
 
 # ---- scores: probabilities or logits -------------------------------------------------------------------------------
