@@ -56,7 +56,7 @@ class Change:
     block : (len(ids),) int
         `REFERENCE`, `SAMPLE` or `AROUND`.
     shared : (len(ids),) float64
-        What of a change is that of the image's own broken orbit: it goes with the partners in it as well.
+        What of the changes is counted with several images, as numbers of the same variance (`Broken.twice`).
     """
 
     value: float
@@ -99,10 +99,15 @@ class Change:
     def variance(self) -> float:
         """The jackknife variance, less what it counts twice (Efron and Stein 1981).
 
-        What is peculiar to a broken orbit goes once with its image and once with its partners.  With one partner an
-        image, h_i the orbit around i and s how far on the partner stands, the mean of h has the variance
-        (Var h + 2 Cov(h_i, h_i+s))/n, and the jackknife (2 Var h + 2 Cov)/n: one Var h too much.  Of chance the
-        difference can come near 0 in small samples; half of the jackknife variance always stays.
+        Of a statistic with main effects a of the images and interplay b of two, the jackknife has Var a + 2 Var b.
+
+        - Broken orbits of three images and more: Var b is that of `shared`, see `broken_null`.
+        - Of two, an orbit goes whole with its image and loses an entry with its partner.  h_i the orbit around i and
+          s how far on the partner stands, the mean of h has the variance (Var h + 2 Cov(h_i, h_i+s))/n, and the
+          jackknife (2 Var h + 2 Cov)/n: one Var h too much, and `shared` is h.
+
+        Of chance the difference can come near 0 in small samples; half of the jackknife variance, which is what is left
+        of pure interplay, always stays.
         """
         n = int((self.block == REFERENCE).sum())
         own = self.shared[self.block == REFERENCE]
