@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy import stats
 
 from geed_onnx import Result, measure
 from geed_onnx.actions import on_logs, output_action
-from geed_onnx.estimators import REFERENCE, Broken, Change
+from geed_onnx.estimators import REFERENCE, SAMPLE, Broken, Change, hull
 from geed_onnx.groups import parse_group
 from geed_onnx.variants import broken_null, log_probabilities, parse_variant, range_of, shifts
 
@@ -92,6 +93,33 @@ def test_the_null_of_scores_is_as_uncertain_as_it_scatters(group: str, concentra
     ratio = float(np.mean(variances) / np.var(nulls, ddof=1))
     error = math.sqrt(2 / repeats)
     assert 1 - 3.5 * error < ratio < (1 + 3.5 * error) * 1.1, ratio
+
+
+def rarely(rng: np.random.Generator, n: int) -> Array:
+    """5 % of the images carry a lognormal value, the others none."""
+    return np.where(rng.random(n) < 0.05, rng.lognormal(0, 1.2, n), 0.0)
+
+
+SKEWED: dict[str, Callable[[np.random.Generator, int], Array]] = {
+    "lognormal": lambda rng, n: rng.lognormal(0, 1.2, n) - math.exp(0.72),
+    "t3": lambda rng, n: rng.standard_t(3, n),
+    "rare": lambda rng, n: rarely(rng, n) - 0.05 * math.exp(0.72),
+    "rare, of both": lambda rng, n: rarely(rng, n) - rarely(rng, n),
+}
+
+
+@pytest.mark.parametrize("population", SKEWED)
+@pytest.mark.parametrize("n", [20, 50, 200])
+def test_skewed_differences_of_equals_are_seldom_called_different(population: str, n: int) -> None:
+    """Below 7 %, with room for three Monte Carlo errors (2 %); a sample without an event tells nothing."""
+    rng, repeats, called = np.random.default_rng([11, n]), 1500, 0
+    ids = tuple(f"{i:03}" for i in range(n))
+    for _ in range(repeats):
+        sample = SKEWED[population](rng, n)
+        change = Change.of(float(sample.mean()), ids, (sample - sample.mean()) / (n - 1), np.full(n, SAMPLE))
+        found = hull(change, 0.95, n)
+        called += (found.low is not None and found.low > 0) or (found.high is not None and found.high < 0)
+    assert called <= stats.binom.ppf(0.999, repeats, 0.07), called / repeats
 
 
 @pytest.mark.parametrize("n", [8, 20, 50])
