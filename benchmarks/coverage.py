@@ -184,6 +184,11 @@ class Orbits:
             found[i, (i + step) % len(centre)] = compared(others, centre, self.action, self.variant.m, order)
         return found
 
+    @cached_property
+    def stacked(self) -> Array:
+        """The elements as one array (|G|, population, *shape)."""
+        return np.stack(self.elements)
+
     @property
     def anchored(self) -> bool:
         """Whether f̂ is f(x) alone."""
@@ -205,7 +210,7 @@ class Orbits:
                 found = anchored_null(self.pairs[inside[:, None], partners, np.arange(len(of))], of)
             else:
                 found = broken_null(
-                    lambda g, some, inside=inside: self.elements[g][inside[some]],
+                    lambda g, some, inside=inside: self.stacked[g, inside[some]],
                     len(block),
                     of,
                     self.action,

@@ -208,9 +208,10 @@ def cosines(ab: Floats, aa: Floats, bb: Floats) -> Floats:
     # √(aa·bb) is exactly aa where a = b, so that equality gives exactly 1; the product may leave the range of float64
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         square = aa * bb
-    if square.size and square.min() > 1e-290 and square.max() < np.inf:
-        plain: Floats = np.clip(ab / np.sqrt(square), -1.0, 1.0)
-        return plain
+    if ((square > 1e-290) & (square < np.inf) & np.isfinite(ab)).all():
+        # nothing of what follows is needed, which costs more than the products themselves where they are few
+        usual: Floats = np.clip(ab / np.sqrt(square), -1.0, 1.0)
+        return usual
     norms = np.where(np.isfinite(square) & (square > 1e-290), np.sqrt(square), np.sqrt(aa) * np.sqrt(bb))
     safe = np.where(norms > 0, norms, 1.0)
     value = np.clip(np.where(norms > 0, ab / safe, 0.0), -1.0, 1.0)

@@ -435,7 +435,8 @@ def geed(
         for block in blocks:
             steps = steps_of(G, anchored, len(block))
             for p, i in enumerate(block):
-                if i in left_out:
+                # of two images nothing can be formed again without one: what is left would be held against itself
+                if i in left_out and len(set(steps)) == 2:
                     continue
                 orbit: list[Array | None] = []
                 for g, s in enumerate(steps):

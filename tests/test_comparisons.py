@@ -115,7 +115,8 @@ def slow_interval(
             m, mean = len(u), sum(u) / len(u)
             part = (n - 1) ** 2 / n * sum((x - mean) ** 2 for x in u) / (m - 1)
             variance += part
-            below += part**2 / (n - 1)
+            excess = max(float(stats.kurtosis(u, bias=False)), 0.0) if m > 3 else 0.0
+            below += part**2 * (1 / (n - 1) + excess / (2 * n))
             # Σ(u − ū)³ of all n, by the unbiased estimate from the m that are left
             third += (n - 1) * (n - 2) / n * m / ((m - 1) * (m - 2)) * sum((x - mean) ** 3 for x in u)
         return variance, third / variance**1.5, below

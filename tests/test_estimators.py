@@ -132,7 +132,7 @@ def broken(ids: Sequence[str], values: np.ndarray) -> Broken:
         for image in {i, (i + steps_of(order, n)[g]) % n}:
             taken[image, g] += values[i, g]
             lost[image, g] += 1
-    return Broken.of(ids, values, taken, lost)
+    return Broken.of(ids, values, taken, lost, values)
 
 
 def broken_mean(ids: Sequence[str], values: np.ndarray, without: str | None, elements: Sequence[int]) -> float:
@@ -146,7 +146,7 @@ def broken_mean(ids: Sequence[str], values: np.ndarray, without: str | None, ele
 
 
 def same(a: Broken, b: Broken) -> bool:
-    return (a.values, a.taken, a.lost) == (b.values, b.taken, b.lost)
+    return (a.values, a.taken, a.lost, a.twice) == (b.values, b.taken, b.lost, b.twice)
 
 
 parts = st.lists(st.integers(0, 11), unique=True)
@@ -159,7 +159,8 @@ def test_broken_orbits_merge_as_tables_do(x: list[int], y: list[int], z: list[in
     def part(images: list[int]) -> Broken:
         names = [f"image-{i}" for i in images]
         rows = [whole.ids.index(name) for name in names]
-        return Broken.of(names, *(t.values[rows].reshape(-1, 3) for t in (whole.values, whole.taken, whole.lost)))
+        tables = whole.values, whole.taken, whole.lost, whole.twice
+        return Broken.of(names, *(t.values[rows].reshape(-1, 3) for t in tables))
 
     a, b, c = part(x), part(y), part(z)
     assert same(a.merge(b), b.merge(a))
@@ -171,7 +172,7 @@ def test_broken_orbits_merge_as_tables_do(x: list[int], y: list[int], z: list[in
     assert same(a.columns((2, 0)).columns((1,)), a.columns((0,)))
     if x:
         with pytest.raises(MeasureError, match="occurs twice with different deviations"):
-            a.merge(Broken(a.values, Deviations(a.ids, a.taken.values + 1), a.lost))
+            a.merge(Broken(a.values, Deviations(a.ids, a.taken.values + 1), a.lost, a.twice))
 
 
 def test_a_null_without_an_image_follows_the_blocks_order_not_the_ids() -> None:
@@ -791,6 +792,6 @@ def test_a_null_needs_three_images_to_be_told_from_the_floor(reference: tuple[st
     null = None
     if reference is not None:
         n = len(reference)
-        null = broken(reference, np.ones((n, 4))) if n > 1 else Broken.of(reference, *[np.ones((1, 4))] * 3)
+        null = broken(reference, np.ones((n, 4))) if n > 1 else Broken.of(reference, *[np.ones((1, 4))] * 4)
     tables = plain(Deviations.of(["a", "b"], np.full((2, 4), 0.5)), null=null)
     assert calibrated(tables, 0.95, 1e-6) == Calibration(None, says)

@@ -87,7 +87,7 @@ def held(partial: Partial) -> dict[str, Any]:
         return d and (d.ids, d.values.tobytes())
 
     def null(b: Any) -> Any:
-        return b and [table(t) for t in (b.values, b.taken, b.lost)]
+        return b and [table(t) for t in (b.values, b.taken, b.lost, b.twice)]
 
     return {
         "of": (partial.of, partial.parts, partial.cut),

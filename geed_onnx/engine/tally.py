@@ -473,13 +473,21 @@ class Tally:
             return anchored_null(_by_orbit(np.concatenate(rows.nulls), steps), steps)
         orbits, group = gathered.orbits, cell.bound.group
 
-        def orbit(g: int, images: npt.NDArray[np.intp]) -> Array:
-            turns = [self._orientation(j) if cell.stated and steps[g] else 0 for j in images]
-            return np.concatenate([orbits[j][group.product(g, h)] for j, h in zip(images, turns, strict=True)])
-
         size = group.order * orbits[0][0].nbytes
         at_once = max(1, BROKEN_BYTES // max(size, 1))
-        return broken_null(orbit, len(orbits), steps, cell.bound, cell.variant.m, at_once)
+        turns = [self._orientation(j) if cell.stated else 0 for j in range(n)]
+        turned = np.array([[group.product(g, h if steps[g] else 0) for h in turns] for g in group.elements])
+        small = np.concatenate([y for orbit in orbits for y in orbit]) if n <= at_once else None
+
+        def orbit(elements: npt.NDArray[np.intp], images: npt.NDArray[np.intp]) -> Array:
+            wanted = images * group.order + turned[elements, images]
+            if small is not None:
+                found: Array = small[wanted]
+                return found
+            found = np.concatenate([orbits[i // group.order][i % group.order] for i in wanted.ravel().tolist()])
+            return found.reshape(*wanted.shape, *found.shape[1:])
+
+        return broken_null(orbit, n, steps, cell.bound, cell.variant.m, at_once)
 
 
 def by_channel(variant: Variant) -> bool:

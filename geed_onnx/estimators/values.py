@@ -40,7 +40,7 @@ class LeftOut:
     whole : (E, M, floor, null)
     without : (E, M, floor, null), each (units,)
     own : (units,)
-        The null without each unit's own broken orbits alone.
+        The null without what leaving each unit out counts twice alone (`Broken.left_twice`).
     ids : tuple[str, ...]
         Of the units, sorted: images, or clusters of them.
     block : (units,) int
@@ -132,7 +132,7 @@ class Tables:
         return LeftOut(
             (np.array(total / n), np.array(self.m), np.array(floor), np.array(null)),
             (e, spreads, floors, nulls),
-            np.full(len(names), null) if self.null is None else self.null.left_own(rows(self.null.ids), len(names)),
+            np.full(len(names), null) if self.null is None else self.null.left_twice(rows(self.null.ids), len(names)),
             names,
             np.where(count > 0, SAMPLE, AROUND),
             np.isin(np.arange(len(names)), rows(levels)),

@@ -6,7 +6,10 @@ with s(0) = 0: elements that move nothing apart partner alike, and those that mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +21,14 @@ from geed_onnx.variants.family import compared, kernel_mean
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.intp]
+#: An f̂ of a broken orbit: how far on the image stands that it is without (None: it has them all), its elements.
+Centre = tuple[int, list[int]]
+
+#: Values of broken orbits that are compared in one call, where they are few: they stay in the cache.
+AT_ONCE = 1 << 13
+#: Pairs of mixed blocks that tell how much of a null is the interplay of images.
+MIXED = 4
 
 
 class Null(NamedTuple):
@@ -26,6 +37,7 @@ class Null(NamedTuple):
     values: Floats
     taken: Floats
     lost: Floats
+    twice: Floats
 
 
 def shifts(classes: Sequence[int], n: int) -> tuple[int, ...]:
@@ -36,13 +48,13 @@ def shifts(classes: Sequence[int], n: int) -> tuple[int, ...]:
 
 def anchored_null(values: Floats, steps: Sequence[int]) -> Null:
     """Return the null of an action whose f̂ is f(x) alone, from its deviations (n, |G|) by broken orbit."""
-    taken, lost = np.zeros_like(values), np.zeros_like(values)
-    _leave_cells(values, steps, taken, lost)
-    return Null(values, taken, lost)
+    found = Null(values, np.zeros_like(values), np.zeros_like(values), values)
+    _leave_cells(found, steps, whole=True)
+    return found
 
 
 def broken_null(
-    orbit: Callable[[int, npt.NDArray[np.intp]], Array],
+    orbit: Callable[[Numbers, Numbers], Array],
     n: int,
     steps: Sequence[int],
     action: Action,
@@ -51,10 +63,23 @@ def broken_null(
 ) -> Null:
     """Return the null of an action whose f̂ is a mean over several elements.
 
+    An image that is left out leaves every broken orbit that it stands in, and f̂ is formed again over the others.  Of an
+    orbit of two images, and where f̂ was of that image alone, nothing can be formed again: the orbit around it goes
+    whole, and with it the entries of the others.
+
+    Then the jackknife counts main effects once, Σ_j Var a(x_j), and the interplay b of two images with either of them:
+    twice (Efron and Stein 1981).  How large it is, is seen where main effects cannot vary: give a random half of the
+    block's images another image's f for all their elements, one that no orbit shares with them, then the rest instead.
+    In the sum of both nulls each image has each role as often, whatever the half (σ_j = ±1).  What varies is
+    ½ Σ_{j<l} σ_j σ_l c_jl, where c_jl = b(j, l) − b(j', l) − b(j, l') + b(j', l') has four times the variance of b;
+    so its variance over halves is Σ Var b.  Leaving two out would not do: without one image the elements of the others
+    deviate from another mean, where f(gx) differs from turn to turn.  Blocks with less than two images for each that an
+    orbit has hold no such other image; there the interval stays the wider one.
+
     Parameters
     ----------
     orbit
-        (g, images) → f(g x) of these images of the block, `(k, *shape)`.
+        (g, images), `(|G|, 1)` and `(|G|, k)` → f(g x) of these images of the block, `(|G|, k, *shape)`.
     n
         Images of the block.
     steps
@@ -62,34 +87,64 @@ def broken_null(
     rows
         How many broken orbits may be in memory at once.
     """
-    order = action.group.order
-    values, taken, lost = (np.zeros((n, order)) for _ in range(3))
-    for start in range(0, n, max(1, rows)):
-        images = np.arange(start, min(start + max(1, rows), n))
-        elements = [orbit(g, (images + s) % n) for g, s in enumerate(steps)]
+    order, on, apart = action.group.order, np.array(steps)[:, None], sorted({*steps})
+    everyone, group = np.arange(n) + on, np.arange(order)[:, None]
+    whole = len(apart) < 3 or not any(steps[k] for k in action.kernel)
+    # f̂ of all its elements, and without the image that stands s further on, where there is another f̂ then
+    kernels = {s: [k for k in action.kernel if steps[k] != s] for s in (apart[1:] if whole else apart)}
+    centres = [(s, kernel) for s, kernel in kernels.items() if len(kernel) < len(action.kernel)]
+    found = Null(*(np.zeros((n, order)) for _ in range(4)))
+    # several small orbits in one call, which costs more than what is computed in it, as long as they stay in the cache
+    fits = AT_ONCE // orbit(group, on % n).size
 
-        def around(kernel: Sequence[int], wanted: Sequence[int], elements: Sequence[Array] = elements) -> Floats:
-            return compared(elements, kernel_mean(elements, kernel, distance.mean), action, distance, wanted)
+    def around(images: Numbers, centres: Sequence[Sequence[int]]) -> Floats:
+        """Return the deviations (len(centres), k, |G|) of orbits of these images (|G|, k), f̂ over equally many each."""
+        elements, several, kernel = orbit(group, images % n), len(centres) > 1, np.array(centres)
+        shape = elements.shape[2:]
+        means = [elements[k] for k in (kernel.T if several else kernel[0])]
+        centre = kernel_mean(means, range(len(means)), distance.mean).reshape(-1, *shape)
+        every = np.tile(elements, (1, len(centres), *(1 for _ in shape))) if several else elements
+        return compared([*every], centre, action, distance, range(order)).reshape(len(centres), -1, order)
 
-        values[images] = around(action.kernel, range(order))
-        for s in sorted({*steps} - {0}):
-            # f̂ without the image that stands s further on; the identity, which is never its, stays in the kernel
-            kernel = [k for k in action.kernel if steps[k] != s]
-            left = [g for g in range(order) if steps[g] != s]
-            gone = ((images + s) % n)[:, None]
-            if len(kernel) < len(action.kernel):
-                taken[gone, left] += values[images[:, None], left] - around(kernel, left)
-    _leave_cells(values, steps, taken, lost)
-    return Null(values, taken, lost)
+    for start in range(0, n, rows):
+        images = everyone[:, start : start + rows]
+        found.values[images[0] % n] = around(images, [action.kernel])[0]
+        for some in _runs(centres, max(1, fits // images.shape[1])):
+            for (s, _), rest in zip(some, around(images, [k for _, k in some]), strict=True):
+                found.taken[(images[0] + s) % n] += (on[:, 0] != s) * (found.values[images[0] % n] - rest)
+    if whole:
+        found.twice[:] = found.values
+    elif 2 * len(apart) <= n:
+        mixed = np.concatenate([everyone + n // 2 * half[everyone % n] for half in _halves(n)], axis=1)
+        step = min(rows, max(n, fits))
+        parts = [around(mixed[:, i : i + step], [action.kernel])[0] for i in range(0, mixed.shape[1], step)]
+        sums = np.concatenate(parts).reshape(-1, 2, n, order).sum(axis=(1, 2))
+        found.twice[: len(sums)] = (sums - sums.mean(axis=0)) / math.sqrt(len(sums) - 1)
+    _leave_cells(found, steps, whole=whole)
+    return found
 
 
-def _leave_cells(values: Floats, steps: Sequence[int], taken: Floats, lost: Floats) -> None:
-    """Add what goes with an image for certain: its own broken orbit, and the entries in which it is the partner."""
-    n = len(values)
-    taken += values
-    lost += 1
-    for g, s in enumerate(steps):
-        if s % n:
-            gone = (np.arange(n) + s) % n
-            taken[gone, g] += values[:, g]
-            lost[gone, g] += 1
+@cache
+def _halves(n: int) -> npt.NDArray[np.bool_]:
+    """Return random halves of n images, each followed by the rest, (2 MIXED, n)."""
+    some = np.random.default_rng(0).random((MIXED, 1, n)) < 0.5
+    return np.concatenate([some, ~some], axis=1).reshape(-1, n)
+
+
+def _runs(centres: Sequence[Centre], most: int) -> Iterator[list[Centre]]:
+    """Yield f̂ that are means over equally many elements together, at most so many, in their order."""
+    for _, run in groupby(centres, lambda centre: len(centre[1])):
+        alike = list(run)
+        yield from (alike[i : i + most] for i in range(0, len(alike), most))
+
+
+def _leave_cells(found: Null, steps: Sequence[int], *, whole: bool) -> None:
+    """Add what goes with an image for certain: the entries that are its own, and its own broken orbit if that does."""
+    (n, order), on = found.values.shape, np.array(steps)
+    own = (np.arange(n)[:, None] - on) % n, np.arange(order)
+    moved = on % n != 0 if whole else np.ones(order, dtype=bool)
+    found.taken[:] += np.where(moved, found.values[own], 0.0)
+    found.lost[:] += moved
+    if whole:
+        found.taken[:] += found.values
+        found.lost[:] += 1
