@@ -65,6 +65,7 @@ class Made:
     """One network, exported once with every module tapped, for the tests that look at it."""
 
     def __init__(self, folder: Path, name: str) -> None:
+        torch.manual_seed(0)  # else each run draws networks of its own
         self.loaded = described(getattr(networks, name)(), f"steerable_networks.py:{name}")
         self.export: Export = export_escnn(self.loaded, taps=["*"])
         self.path = folder / f"{name}.onnx"
@@ -393,8 +394,10 @@ def test_a_sabotaged_graph_is_refused_and_leaves_no_file(made: Callable[[str], M
     weight = next(w for w in model.graph.initializer if w.name == "block2.conv.weight")
     weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     path = tmp_path / "sabotaged.onnx"
-    with pytest.raises(Differs, match=r"differs from the framework: worst is .* by 1.0e-02 relative"):
-        write(replace(export, model=model), path)
+    # no tap further on: there the head's bias may cancel most of the value, and more than 1 % of what is left differs
+    taps = tuple(tap for tap in export.taps if tap.name == "block2.conv")
+    with pytest.raises(Differs, match=r"differs from the framework: worst is 'block2.conv', by 1.0e-02 relative"):
+        write(replace(export, model=model, taps=taps), path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -276,7 +276,8 @@ def test_command_writes_a_measurable_file_from_a_factory(tmp_path: Path, factory
     assert result.stdout.strip() == str(path)
     assert "5 taps; agrees with the framework to" in result.stderr
     assert metadata(path)["geed.source"]["model"] == "net.py:build"
-    np.save(tmp_path / "x.npy", images(12))
+    # brighter than what the scaler was fitted on, so that cosines of the centred features have a mean to be divided by
+    np.save(tmp_path / "x.npy", 0.5 + images(12) / 2)
     measured = geed_onnx("measure", str(path), "--data", str(tmp_path / "x.npy"), "--group", "C4", "--samples", "all")
     assert len(measured) == 4 * 3 + 1
     assert all(result["value"] is not None for result in measured)
