@@ -6,6 +6,7 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from geed_onnx import Result, measure
 from geed_onnx.actions import on_logs, output_action
 from geed_onnx.estimators import REFERENCE, SAMPLE, Broken, Change, hull
 from geed_onnx.groups import parse_group
-from geed_onnx.variants import broken_null, log_probabilities, parse_variant, range_of, shifts
+from geed_onnx.variants import broken_null, deviations, log_probabilities, parse_variant, range_of, shifts
 
 Array = np.ndarray[Any, Any]
 
@@ -69,28 +70,39 @@ def test_intervals_narrow_as_one_over_the_root_of_the_number_of_images(simulated
     assert max(ratios) < 0.6, ratios
 
 
-@pytest.mark.parametrize(("group", "concentration"), [("C2", 0.3), ("C4", 0.3), ("C4", 1.0), ("C8", 0.3), ("C8", 1.0)])
-def test_the_null_of_scores_is_as_uncertain_as_it_scatters(group: str, concentration: float) -> None:
-    """Jackknife variance, less what it counts twice, against the variance of nulls of fresh images (Dirichlet).
+def taken(elements: Array, g: Array, images: Array) -> Array:
+    return elements[g, images]
 
-    Without that, it is 1.7 times as large where scores are near 0 and 1 (.3).  A variance over 400 samples has a Monte
-    Carlo error of √(2/400) = 7 % where nulls are normal; 3.5 of these, and 10 % since interplay of three counts more.
+
+@pytest.mark.parametrize(("group", "turned"), [("C2", 2.0), ("C4", 2.5), ("C8", 2.5)])
+def test_calibrated_scores_are_as_uncertain_as_they_scatter(group: str, turned: float) -> None:
+    """Value less λ null, which calibration is of first order: its jackknife variance against that over fresh images.
+
+    Turns move these scores about as far apart as images are, so that main effects cancel and interplay is what is left.
+    A variance over 400 samples has a Monte Carlo error of √(2/400) = 7 % where they are normal: 3.5 of these, and 10 %
+    above, for interplay of three images that counts once more.  1.5 times is what it was where orbits went whole.
     """
     repeats, n, classes, of = 400, 16, 5, parse_group(group)
     action, m = on_logs(output_action("trivial", of, (classes,))), parse_variant("softmax").m
-    rng, steps = np.random.default_rng(7), shifts(of.elements, n)
-    nulls, variances = [], []
+    rng, steps, images = np.random.default_rng(7), shifts(of.elements, n), np.arange(n)
+    rows, nulls, lefts = [], [], []
     for _ in range(repeats):
-        centre = rng.dirichlet(np.full(classes, concentration), n)
-        logs = log_probabilities(centre * rng.lognormal(0, 0.5, (of.order, n, classes)), logits=False)
-        null = Broken.of(
-            [f"{i:02}" for i in range(n)], *broken_null(lambda g, i, y=logs: y[g, i], n, steps, action, m, n)
+        centres = rng.dirichlet(np.full(classes, 2.0), n)
+        logs = log_probabilities(centres * rng.lognormal(0, turned, (of.order, n, classes)), logits=False)
+        rows.append(deviations(list(logs), action, m).mean(axis=1))
+        found = broken_null(partial(taken, logs), n, steps, action, m, n)
+        table = Broken.of([f"{i:02}" for i in images], *found)
+        null, without = table.left(images, n)
+        nulls.append(null)
+        lefts.append((null - without, null - table.left_twice(images, n)))
+    values, weight = np.mean(rows, axis=1), np.mean(rows) / np.mean(nulls)
+    changes = [
+        Change.of(
+            0.0, table.ids, (row - row.mean()) / (n - 1) - weight * all_of, np.full(n, REFERENCE), weight * shared
         )
-        value, without = null.left(np.arange(n), n)
-        shared = value - null.left_twice(np.arange(n), n)
-        nulls.append(value)
-        variances.append(Change.of(value, null.ids, value - without, np.full(n, REFERENCE), shared).variance)
-    ratio = float(np.mean(variances) / np.var(nulls, ddof=1))
+        for row, (all_of, shared) in zip(rows, lefts, strict=True)
+    ]
+    ratio = float(np.mean([c.variance for c in changes]) / np.var(values - weight * np.array(nulls), ddof=1))
     error = math.sqrt(2 / repeats)
     assert 1 - 3.5 * error < ratio < (1 + 3.5 * error) * 1.1, ratio
 

@@ -111,7 +111,8 @@ def broken_null(
         found.values[images[0] % n] = around(images, [action.kernel])[0]
         for some in _runs(centres, max(1, fits // images.shape[1])):
             for (s, _), rest in zip(some, around(images, [k for _, k in some]), strict=True):
-                found.taken[(images[0] + s) % n] += (on[:, 0] != s) * (found.values[images[0] % n] - rest)
+                left, gone = np.flatnonzero(on[:, 0] != s), (images.T[:, :1] + s) % n
+                found.taken[gone, left] += found.values[images.T[:, :1] % n, left] - rest[:, left]
     if whole:
         found.twice[:] = found.values
     elif 2 * len(apart) <= n:
@@ -119,7 +120,8 @@ def broken_null(
         step = min(rows, max(n, fits))
         parts = [around(mixed[:, i : i + step], [action.kernel])[0] for i in range(0, mixed.shape[1], step)]
         sums = np.concatenate(parts).reshape(-1, 2, n, order).sum(axis=(1, 2))
-        found.twice[: len(sums)] = (sums - sums.mean(axis=0)) / math.sqrt(len(sums) - 1)
+        if np.isfinite(sums).all():  # images that lie infinitely far apart tell nothing of how the others do
+            found.twice[: len(sums)] = (sums - sums.mean(axis=0)) / math.sqrt(len(sums) - 1)
     _leave_cells(found, steps, whole=whole)
     return found
 
