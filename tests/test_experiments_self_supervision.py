@@ -86,7 +86,7 @@ def test_the_suite_of_the_papers_networks(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     suite = load_suite(SECTION / "paper" / "suite.toml", root=tmp_path)
     assert [m.name for m in suite.models] == ["ResNet50", "BiT", "DINO", "SimCLR"]
-    assert [Path(m.path).relative_to(tmp_path).as_posix() for m in suite.models] == written
+    assert [Path(m.path).resolve().relative_to(tmp_path.resolve()).as_posix() for m in suite.models] == written
     assert suite.groups == ("flip",)
     assert suite.samples == (100,)
     assert suite.measure.spread_samples == 200
