@@ -202,7 +202,7 @@ class Orbits:
     def null(self, images: Array, blocks: Sequence[Sequence[int]], steps: Sequence[int] | None = None) -> Broken:
         """Return the null over a sample of the population."""
         parts = []
-        for block in blocks:
+        for number, block in enumerate(blocks):
             inside = images[list(block)]
             of = steps or self.steps(len(block))
             if self.anchored:
@@ -216,6 +216,7 @@ class Orbits:
                     self.action,
                     self.variant.m,
                     4096,
+                    (number, len(blocks)),
                 )
             parts.append(found)
         ids = names([i for block in blocks for i in block])

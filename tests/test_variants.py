@@ -213,7 +213,11 @@ def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
     assert (alignment is None) == (m == "channelwise-correlation")
     whole = read()
     slow = readings(elements, action, replace(distances[m], per_channel=None), floor=True, others=[other] * group.order)
-    assert all(np.allclose(x, y, rtol=0, atol=1e-6) for x, y in zip(whole, slow, strict=True))  # type: ignore[arg-type]
+    for one, another in zip(whole, slow, strict=True):
+        assert one is not None
+        assert another is not None
+        # float32 is rounded once a resampling, in one order of sums or another: at most twice there and back
+        assert np.abs(one - another).max() < 4 * np.finfo(np.float32).eps
     for values in (1, 4 * 25 * 2, 4 * 25 * 3 + 1, 10**9):
         monkeypatch.setattr(family, "SLICE_VALUES", values)
         monkeypatch.setattr(aligned, "ALIGNED_VALUES", values)

@@ -453,7 +453,7 @@ class Tally:
             for kept in gathered.measured:
                 if n > 1:
                     if kept.cell.compares not in known:
-                        known[kept.cell.compares] = self._null(gathered, kept, n)
+                        known[kept.cell.compares] = self._null(gathered, kept, block)
                     kept.broken.append(known[kept.cell.compares])
                     kept.null_ids.extend(block.ids)
                     if block.number == 0:
@@ -466,9 +466,10 @@ class Tally:
             put_away(self._folder)
             self._folder = None
 
-    def _null(self, gathered: Gathered, rows: Rows, n: int) -> Null:
+    def _null(self, gathered: Gathered, rows: Rows, block: Block) -> Null:
         """Return the deviations on the broken orbits of the block at hand."""
-        cell, steps = rows.cell, rows.cell.steps(self._plan, n)
+        cell, n = rows.cell, len(block.ids)
+        steps = cell.steps(self._plan, n)
         if cell.anchored:
             return anchored_null(_by_orbit(np.concatenate(rows.nulls), steps), steps)
         orbits, group = gathered.orbits, cell.bound.group
@@ -487,7 +488,8 @@ class Tally:
             found = np.concatenate([orbits[i // group.order][i % group.order] for i in wanted.ravel().tolist()])
             return found.reshape(*wanted.shape, *found.shape[1:])
 
-        return broken_null(orbit, n, steps, cell.bound, cell.variant.m, at_once)
+        place = block.number, len(self._plan.references)
+        return broken_null(orbit, n, steps, cell.bound, cell.variant.m, at_once, place)
 
 
 def by_channel(variant: Variant) -> bool:

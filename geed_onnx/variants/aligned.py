@@ -85,6 +85,8 @@ def aligned_readings(
 ) -> Readings:
     """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x), with one image's f as another's null.
 
+    Slice by slice of the channels, so that all of it stays in the cache.
+
     Parameters
     ----------
     elements
@@ -93,8 +95,6 @@ def aligned_readings(
         f(x), and the f(x') that all elements are held against in the null, lined up.
     floor
         Whether it is wanted.
-
-    Slice by slice of the channels, so that all of it stays in the cache.
     """
     form = distance.per_channel
     if form is None:

@@ -22,13 +22,15 @@ from geed_onnx.variants.family import compared, kernel_mean
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.intp]
-#: An f̂ of a broken orbit: how far on the image stands that it is without (None: it has them all), its elements.
+#: An f̂ of a broken orbit: how far on the image stands that it is without, its elements.
 Centre = tuple[int, list[int]]
 
 #: Values of broken orbits that are compared in one call, where they are few: they stay in the cache.
 AT_ONCE = 1 << 13
 #: Pairs of mixed blocks that tell how much of a null is the interplay of images.
 MIXED = 4
+#: Blocks that are mixed, for all of them: more would tell little more.
+MIXED_BLOCKS = 4
 
 
 class Null(NamedTuple):
@@ -60,6 +62,7 @@ def broken_null(
     action: Action,
     distance: Distance,
     rows: int,
+    place: tuple[int, int] = (0, 1),
 ) -> Null:
     """Return the null of an action whose f̂ is a mean over several elements.
 
@@ -74,7 +77,8 @@ def broken_null(
     ½ Σ_{j<l} σ_j σ_l c_jl, where c_jl = b(j, l) − b(j', l) − b(j, l') + b(j', l') has four times the variance of b;
     so its variance over halves is Σ Var b.  Leaving two out would not do: without one image the elements of the others
     deviate from another mean, where f(gx) differs from turn to turn.  Blocks with less than two images for each that an
-    orbit has hold no such other image; there the interval stays the wider one.
+    orbit has hold no such other image; there the interval stays the wider one.  Of many blocks the first few are mixed,
+    and stand for the others, whose images were drawn alike.
 
     Parameters
     ----------
@@ -86,6 +90,8 @@ def broken_null(
         As `shifts` gives them.
     rows
         How many broken orbits may be in memory at once.
+    place
+        Which block this is, and of how many.
     """
     order, on, apart = action.group.order, np.array(steps)[:, None], sorted({*steps})
     everyone, group = np.arange(n) + on, np.arange(order)[:, None]
@@ -115,13 +121,14 @@ def broken_null(
                 found.taken[gone, left] += found.values[images.T[:, :1] % n, left] - rest[:, left]
     if whole:
         found.twice[:] = found.values
-    elif 2 * len(apart) <= n:
+    elif 2 * len(apart) <= n and place[0] < MIXED_BLOCKS:
+        weight = max(place[1] / MIXED_BLOCKS, 1.0)
         mixed = np.concatenate([everyone + n // 2 * half[everyone % n] for half in _halves(n)], axis=1)
         step = min(rows, max(n, fits))
         parts = [around(mixed[:, i : i + step], [action.kernel])[0] for i in range(0, mixed.shape[1], step)]
         sums = np.concatenate(parts).reshape(-1, 2, n, order).sum(axis=(1, 2))
         if np.isfinite(sums).all():  # images that lie infinitely far apart tell nothing of how the others do
-            found.twice[: len(sums)] = (sums - sums.mean(axis=0)) / math.sqrt(len(sums) - 1)
+            found.twice[: len(sums)] = (sums - sums.mean(axis=0)) * math.sqrt(weight / (len(sums) - 1))
     _leave_cells(found, steps, whole=whole)
     return found
 
