@@ -110,7 +110,8 @@ def test_calibrated_scores_are_as_uncertain_as_they_scatter(group: str, turned: 
 def test_a_few_mixed_blocks_stand_for_all() -> None:
     """Σ twice² over 40 blocks of one population: mixed are 4, weighed for all, as against every one by itself.
 
-    The sums of squares of 4 blocks (12 degrees of freedom) have a Monte Carlo error of √(2/12), 41 %; those of six samples 17 %.
+    The sum of squares of 4 blocks has 12 degrees of freedom and a Monte Carlo error of √(2/12), 41 %; that of 6 samples
+    has 17 %.
     """
     n, blocks, classes, of = 16, 40, 5, parse_group("C4")
     action, m = on_logs(output_action("trivial", of, (classes,))), parse_variant("softmax").m
