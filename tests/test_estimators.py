@@ -21,6 +21,7 @@ from geed_onnx.estimators import (
     Spread,
     Tables,
     calibrated,
+    calibrated_change,
     interval,
     merge,
     normalisers,
@@ -712,6 +713,22 @@ def calibrated_at(
         null=broken(ids, null),
     )
     return calibrated(tables, level, 1e-6)
+
+
+@pytest.mark.parametrize("floor", [None, 0.0, 0.01])
+def test_no_calibrated_value_is_below_one_at_an_optimum_that_is_sure(floor: float | None) -> None:
+    """One image of eight carries all: t reaches below 0, where no distance is; above a measured floor it may."""
+    sample = table_of(np.array([1e-4] * 7 + [0.02]))
+    null = broken(sample.ids, np.random.default_rng(0).uniform(1.0, 1.2, (8, 4)))
+    measured = None if floor is None else np.full((8, 4), floor) * (1 + np.arange(8)[:, None] / 10)
+    tables = plain(sample, null=null, floor=None if measured is None else Deviations.of(sample.ids, measured))
+    found = calibrated(tables, 0.95, 1e-6).estimate
+    assert found is not None
+    assert found.low is not None
+    free = interval(calibrated_change(tables), 0.95, 8)
+    assert free.low is not None
+    assert found.low == (free.low if floor else max(free.low, 0.0))
+    assert free.low < 0
 
 
 @pytest.mark.parametrize("name", ["none", "spread-cosine", "spread-cosine-bounded"])

@@ -254,7 +254,9 @@ def calibrated(tables: Tables, level: float, resolution: float) -> Calibration:
         found = calibrated_change(tables)
         ends = [float(_calibrate(tables, end, *tables.left_out.whole[1:])) for end in (tables.optimum, tables.largest)]
         hidden = min(ends), max(ends)
-        estimate = interval(found, level, tables.n, hidden=hidden, exact=tables.exact)
+        # a floor that no image moves from the optimum is what no value can be below
+        least = 0.0 if np.all(tables.left_out.without[2] == tables.optimum) else -np.inf
+        estimate = interval(found, level, tables.n, (least, np.inf), hidden, exact=tables.exact)
         if not tables.exact and is_constant(value_change(tables)):
             # only floor and null vary: the value's own sample hides as much here as it does in the value
             estimate = wider(estimate, without_variance(found.value, level, tables.n, hidden))
