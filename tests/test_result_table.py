@@ -109,6 +109,10 @@ def test_the_heading_says_the_disc_and_the_clusters_and_tables_of_unlike_ones_ar
     ]
 
 
+#: The rows of such a measurement.
+SEEN = ("channelwise", "channelwise", "latent-l2", "latent-cosine", "latent-cosine-bounded", "softmax")
+
+
 def test_eighty_columns_of_a_real_measurement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no terminal is as wide as COLUMNS says, as in a log of CI; without it, rows take one line each."""
     onnx.save(nets.cnn(size=9, classes=3), tmp_path / "cnn.onnx")
@@ -127,7 +131,11 @@ def test_eighty_columns_of_a_real_measurement(tmp_path: Path, monkeypatch: pytes
             for line in table[rule + 1 :]
             if not line.startswith(("(", "*", "–", "left out", "caution", "channels"))
         ]
-        assert len(body) % lines == 0
-        for first in range(0, len(body), lines):
-            # a value and its interval at least
-            assert "[" in "".join(body[first : first + lines])
+        starts = [i for i, line in enumerate(body) if line.startswith(("block", "latent ", "scores "))]
+        rows = [body[start:end] for start, end in zip(starts, [*starts[1:], len(body)], strict=True)]
+        names = ["".join(row) if lines == 1 else "".join(line.split("  ")[0] for line in row[1:]) for row in rows]
+        assert [name for name, v in zip(names, SEEN, strict=True) if v not in name] == []
+        for row, name in zip(rows, SEEN, strict=True):
+            # a value and its interval at least; a name may fold once more
+            assert "[" in "".join(row)
+            assert len(row) == lines or (len(row) == lines + 1 and name not in row[1])
