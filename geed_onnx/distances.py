@@ -208,10 +208,11 @@ def cosines(ab: Floats, aa: Floats, bb: Floats) -> Floats:
     # √(aa·bb) is exactly aa where a = b, so that equality gives exactly 1; the product may leave the range of float64
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         square = aa * bb
-    if ((square > 1e-290) & (square < np.inf) & np.isfinite(ab)).all():
+    if square.size and square.min() > 1e-290 and square.max() < np.inf and np.isfinite(ab).all():
         # nothing of what follows is needed, which costs more than the products themselves where they are few
-        usual: Floats = np.clip(ab / np.sqrt(square), -1.0, 1.0)
-        return usual
+        usual: Floats = np.sqrt(square, out=square)
+        np.divide(ab, usual, out=usual)
+        return np.clip(usual, -1.0, 1.0, out=usual)
     norms = np.where(np.isfinite(square) & (square > 1e-290), np.sqrt(square), np.sqrt(aa) * np.sqrt(bb))
     safe = np.where(norms > 0, norms, 1.0)
     value = np.clip(np.where(norms > 0, ab / safe, 0.0), -1.0, 1.0)
@@ -231,7 +232,7 @@ def _channels(x: Array) -> Array:
 def l2(a: Array, b: Array) -> Floats:
     """ℓ2: ‖a − b‖₂, eq. (6)."""
     difference = np.subtract(_flat(a), _flat(b), dtype=np.float64, order="C")
-    size: Floats = np.linalg.norm(difference, axis=1)
+    size: Floats = np.sqrt(row_squares(difference))
     return size
 
 

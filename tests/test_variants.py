@@ -201,14 +201,15 @@ def test_large_maps_are_compared_a_slice_of_channels_at_a_time(
     group = parse_group(name)
     action = output_action("pixels", group, (7, 5, 5))
     elements = [e.astype(np.float32) for e in features(group.order, (7, 5, 5), batch=4)]
-    other = features(1, (7, 5, 5), batch=4, seed=1)[0].astype(np.float32)
+    before = features(1, (7, 5, 5), batch=1, seed=1)[0].astype(np.float32)
+    other = np.concatenate([before, elements[0][:-1]])
     alignment = lined_up(action, distances[m], np.float32)
 
     def read() -> Readings:
         if alignment is None:
             return readings(elements, action, distances[m], floor=True, others=[other] * group.order)
-        own, partners = (line_up(alignment, y) for y in (elements[0], other))
-        return aligned_readings(elements, alignment, distances[m], own, partners, floor=True)
+        own, another = (line_up(alignment, y) for y in (elements[0], before))
+        return aligned_readings(elements, alignment, distances[m], own, another, floor=True)
 
     assert (alignment is None) == (m == "channelwise-correlation")
     whole = read()

@@ -26,8 +26,8 @@ from geed_onnx.groups import Group
 
 Floats = npt.NDArray[np.float64]
 
-#: Planes resampled at once: enough to pay for a product, and no power of two, whose strides share lines of a cache.
-PLANES = 72
+#: Values of the planes that are resampled at once, and how many planes at most: enough to pay for a product.
+PLANE_VALUES, PLANES = 200_000, 431
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +69,15 @@ class Alignment:
         """Return ρ(g⁻¹)ρ(g) y from R_t y, t being the turn of g."""
         return _product(self.back[turn], turned)
 
-    def taken(self, g: int, y: Array) -> Array:
-        """Return f(gx) `(B, c, H, W)` lined up with R_t f(x), `(B, c, P)`: its pixels in the order of `inside`."""
+    def take(self, g: int, y: Array, out: Floats) -> None:
+        """Put f(gx) `(B, c, H, W)` into `out` `(B, c, P)`, lined up with R_t f(x): pixels in the order of `inside`."""
         flat, pixels = y.reshape(*y.shape[:2], -1), self.pixels[g]
-        return flat if pixels is None else np.take(flat, pixels, axis=-1, mode="clip")
+        if pixels is None:
+            np.copyto(out, flat)
+            return
+        taken = scratch("taken", out.shape, flat.dtype)
+        np.take(flat, pixels, axis=-1, mode="clip", out=taken)
+        np.copyto(out, taken)
 
 
 def _product(matrix: sparse.csr_array | None, planes: Array) -> Array:
@@ -81,8 +86,10 @@ def _product(matrix: sparse.csr_array | None, planes: Array) -> Array:
         return planes
     flat = planes.reshape(-1, planes.shape[-1])
     out = np.empty_like(flat, order="C")
-    for start in range(0, len(flat), PLANES):
-        out[start : start + PLANES] = (matrix @ np.ascontiguousarray(flat[start : start + PLANES].T)).T
+    # an odd number of them, since strides of a power of two share lines of a cache
+    step = min(PLANES, PLANE_VALUES // flat.shape[1]) | 1
+    for start in range(0, len(flat), step):
+        out[start : start + step] = (matrix @ np.ascontiguousarray(flat[start : start + step].T)).T
     return out.reshape(planes.shape)
 
 

@@ -116,7 +116,7 @@ def measure(
         `bicubic` (whose over- and undershoots are kept in floating-point images). The Result says so, in
         `group["interpolation"]`, where it is not `bilinear`.
     batch_size
-        Rows (images × elements) of one forward pass; by default as many as fit 8 MB of taps (64 MB on a device).
+        Rows (images × elements) of one forward pass; by default as many as fit 16 MB of taps (64 MB on a device).
     preprocessing
         `size`, `fit`, `resize`, `colour`, `range`, `mean`, `std`, `resample`: over what the file declares.
     cluster

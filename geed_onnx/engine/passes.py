@@ -22,7 +22,7 @@ T = TypeVar("T")
 Image = tuple[int, str, Array, Array]
 
 #: Input and taps of one micro-batch, in bytes: large enough to keep the cores busy, small enough to stay in memory.
-MICRO_BATCH_BYTES = 8 << 20
+MICRO_BATCH_BYTES = 16 << 20
 MOST_ROWS = 256
 
 
@@ -114,7 +114,7 @@ class Runner:
         size = sum(y.nbytes // len(y) for y in outputs.values()) + 4 * int(np.prod(self._plan.acting.shape))
         facts = self._plan.session.facts
         # a device wants larger batches than a cache does
-        room = MICRO_BATCH_BYTES * (8 if facts.on_device else 1)
+        room = MICRO_BATCH_BYTES * (4 if facts.on_device else 1)
         orbits = max(1, min(room // max(size * order, 1), MOST_ROWS // order))
         self.rows = orbits * order
         return orbits

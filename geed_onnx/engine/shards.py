@@ -191,7 +191,9 @@ class _Share:
             )
         sample, points = self._split(len(first.x))
         stream = self._stream(sample)
-        for batch, digest in in_order(self.executor, self.plan.session.facts.workers, stream, self._work):
+        # one more than there are workers: none waits while an older batch, whose turn it is, is not done
+        ahead = self.plan.session.facts.workers + 1
+        for batch, digest in in_order(self.executor, ahead, stream, self._work):
             self.tally.take(batch, digest)
             self.images.add_all(batch.ids, batch.raw)
         self._run_points(points)

@@ -25,7 +25,7 @@ from geed_onnx.variants import (
     Variant,
     aligned_readings,
     anchored_null,
-    broken_null,
+    broken_nulls,
     deviations,
     line_up,
     lined_up,
@@ -82,6 +82,11 @@ class Cell:
     def compares(self) -> tuple[str, str]:
         """What is compared with what: cells of one tap that agree in it differ in their normalisers only."""
         return self.variant.distance, self.bound.name
+
+    @property
+    def centres(self) -> tuple[str, Any]:
+        """What f̂ is: cells of one tap that agree in it have the same broken orbits."""
+        return self.bound.name, self.variant.m.mean
 
     def steps(self, plan: Plan, n: int) -> tuple[int, ...]:
         """Return for every element how far on in a block of n images its partner stands."""
@@ -259,7 +264,8 @@ class Tally:
         measured = [r.cell for r in gathered.measured]
         # products of channels tell NaN and Inf by themselves: a large map is then read from memory once less
         tells = len(raw) > 1 and any(c.variant.m.per_channel for c in measured)
-        _check_finite(gathered.target.name, raw[:1] if tells else raw, batch.ids)
+        if not tells:
+            _check_finite(gathered.target.name, raw, batch.ids)
         elements = [self._understood(gathered, y, batch.ids, g) for g, y in enumerate(raw)]
         if back is not None:
             _check_finite(gathered.target.name, back, batch.ids)
@@ -272,9 +278,9 @@ class Tally:
                 continue
             alignment = self._alignment(cell, elements[0].dtype)
             if alignment is not None:
-                own, other = self._lined_up(gathered, alignment, batch, elements[0])
+                own, before = self._lined_up(gathered, alignment, batch, elements[0])
                 known[cell.compares] = aligned_readings(
-                    elements, alignment, cell.variant.m, own, other, floor=reference and cell.resamples
+                    elements, alignment, cell.variant.m, own, before, floor=reference and cell.resamples
                 )
                 continue
             others = self._others(gathered, cell, batch) if cell.anchored else None
@@ -327,19 +333,16 @@ class Tally:
     def _lined_up(
         self, gathered: Gathered, alignment: Alignment, batch: Batch, y: Array
     ) -> tuple[LinedUp, LinedUp | None]:
-        """Return f(x) `(B, …)` of a batch lined up, and that of the image before each in its block."""
+        """Return f(x) `(B, …)` of a batch lined up, and that of the image before them in their block."""
         own, block = line_up(alignment, y), batch.block
         if block is None or len(block.ids) < 2:
             return own, None
-        known, end = gathered.lined_up.setdefault(block.number, {}), batch.start + len(y)
+        known = gathered.lined_up.setdefault(block.number, {})
         before = known.pop((alignment, batch.start), None)
         if before is None:
             before = line_up(alignment, self._centres(gathered, block)[batch.start - 1])
-        known[alignment, end] = own if len(y) == 1 else own[-1:].copy()
-        if len(y) == 1:
-            return own, before
-        both = own.after(before)
-        return both[1:], both[:-1]
+        known[alignment, batch.start + len(y)] = own.last
+        return own, before
 
     def _centres(self, gathered: Gathered, block: Block) -> list[Array]:
         if block.number not in gathered.centres:
@@ -370,6 +373,10 @@ class Tally:
 
     def take(self, batch: Batch, digests: list[TapDigest]) -> None:
         """Take in a digest; batches come in the order of reading, those of a block one after the other."""
+        with self._turn:
+            self._take(batch, digests)
+
+    def _take(self, batch: Batch, digests: list[TapDigest]) -> None:
         for gathered, digest in zip(self._gathered.values(), digests, strict=True):
             gathered.zero_channels |= zip(batch.ids, digest.zero_channels, strict=False)
             gathered.sizes |= zip(batch.ids, digest.sizes, strict=False)
@@ -453,7 +460,7 @@ class Tally:
             for kept in gathered.measured:
                 if n > 1:
                     if kept.cell.compares not in known:
-                        known[kept.cell.compares] = self._null(gathered, kept, block)
+                        known |= self._nulls(gathered, kept, block)
                     kept.broken.append(known[kept.cell.compares])
                     kept.null_ids.extend(block.ids)
                     if block.number == 0:
@@ -466,12 +473,12 @@ class Tally:
             put_away(self._folder)
             self._folder = None
 
-    def _null(self, gathered: Gathered, rows: Rows, block: Block) -> Null:
-        """Return the deviations on the broken orbits of the block at hand."""
+    def _nulls(self, gathered: Gathered, rows: Rows, block: Block) -> dict[tuple[str, str], Null]:
+        """Return the deviations on the broken orbits of the block at hand, of all cells that share their f̂ with one."""
         cell, n = rows.cell, len(block.ids)
         steps = cell.steps(self._plan, n)
         if cell.anchored:
-            return anchored_null(_by_orbit(np.concatenate(rows.nulls), steps), steps)
+            return {cell.compares: anchored_null(_by_orbit(np.concatenate(rows.nulls), steps), steps)}
         orbits, group = gathered.orbits, cell.bound.group
 
         size = group.order * orbits[0][0].nbytes
@@ -488,8 +495,10 @@ class Tally:
             found = np.concatenate([orbits[i // group.order][i % group.order] for i in wanted.ravel().tolist()])
             return found.reshape(*wanted.shape, *found.shape[1:])
 
+        like = {r.cell.compares: r.cell.variant.m for r in gathered.measured if r.cell.centres == cell.centres}
         place = block.number, len(self._plan.references)
-        return broken_null(orbit, n, steps, cell.bound, cell.variant.m, at_once, place)
+        nulls = broken_nulls(orbit, n, steps, cell.bound, [*like.values()], at_once, place)
+        return dict(zip(like, nulls, strict=True))
 
 
 def by_channel(variant: Variant) -> bool:

@@ -23,7 +23,7 @@ from geed_onnx.variants.family import (
     readings,
     variants,
 )
-from geed_onnx.variants.references import Null, anchored_null, broken_null, shifts
+from geed_onnx.variants.references import Null, anchored_null, broken_null, broken_nulls, shifts
 
 __all__ = [
     "KINDS",
@@ -38,6 +38,7 @@ __all__ = [
     "aligned_readings",
     "anchored_null",
     "broken_null",
+    "broken_nulls",
     "compared",
     "deviations",
     "kernel_mean",

@@ -50,16 +50,10 @@ class LinedUp:
 
     turned: tuple[Array, ...]
 
-    def __getitem__(self, images: slice) -> LinedUp:
-        return LinedUp(tuple(y[images] for y in self.turned))
-
-    def after(self, before: LinedUp) -> LinedUp:
-        """Return these images after others."""
-        return LinedUp(tuple(np.concatenate(both) for both in zip(before.turned, self.turned, strict=True)))
-
-    def copy(self) -> LinedUp:
-        """Return it apart from what it is a part of."""
-        return LinedUp(tuple(y.copy() for y in self.turned))
+    @property
+    def last(self) -> LinedUp:
+        """The last image alone, apart from what it is a part of."""
+        return self if len(self.turned[0]) == 1 else LinedUp(tuple(y[-1:].copy() for y in self.turned))
 
 
 def lined_up(action: Action, distance: Distance, dtype: npt.DTypeLike) -> Alignment | None:
@@ -79,11 +73,11 @@ def aligned_readings(
     alignment: Alignment,
     distance: Distance,
     own: LinedUp,
-    other: LinedUp | None = None,
+    before: LinedUp | None = None,
     *,
     floor: bool = False,
 ) -> Readings:
-    """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x), with one image's f as another's null.
+    """Return the readings of maps `(B, C, H, W)` whose f̂ is f(x), with the image before each as the other of its null.
 
     Slice by slice of the channels, so that all of it stays in the cache.
 
@@ -91,8 +85,8 @@ def aligned_readings(
     ----------
     elements
         f(gx), for every g.
-    own, other
-        f(x), and the f(x') that all elements are held against in the null, lined up.
+    own, before
+        f(x), and f(x') of the one image that comes before them, lined up; without it there is no null.
     floor
         Whether it is wanted.
     """
@@ -100,35 +94,41 @@ def aligned_readings(
     if form is None:
         raise TypeError(f"{distance.name} is no distance of channels")
     count, channels, order = *elements[0].shape[:2], len(elements)
-    held = (own,) if other is None else (own, other)
-    found = np.full((len(held) + floor, count, order), distance.optimum)
+    # images at these places of what is held: f̂ of each, and the one before it
+    kinds = [slice(0, count)] if before is None else [slice(1, count + 1), slice(0, count)]
+    found = np.full((len(kinds) + floor, count, order), distance.optimum)
     for turn in range(len(alignment.turns)):
         moving = [g for g, its in enumerate(alignment.turn_of) if its == turn and g]
         if not moving:
             continue
-        # sums (k, …, B, C) of every comparison: elements with f̂ and with another image, f̂ there and back with f̂
-        sums, lost = np.empty((3, len(held), len(moving), count, channels)), np.empty((3, count, channels))
+        # sums (3, kind, element, B, C), and those of f̂ there and back with f̂
+        sums, lost = np.empty((3, len(kinds), len(moving), count, channels)), np.empty((3, count, channels))
         # resampled whole, since a product of few planes costs as much as one of many
         back = alignment.returned(turn, own.turned[turn]) if turn and floor else None
+        rows = [own.turned[turn]] if before is None else [before.turned[turn], own.turned[turn]]
         for part in channel_slices(elements[0], ALIGNED_VALUES):
-            y = _widened("elements", [alignment.taken(g, elements[g][:, part]) for g in moving])
-            f = _widened("held", [some.turned[turn][:, part] for some in held])[:, None]
-            sums[0, ..., part], sums[1, ..., part], sums[2, ..., part] = row_dots(y, f), row_squares(y), row_squares(f)
+            f = _widened("held", [some[:, part] for some in rows])
+            y = scratch("elements", (len(moving), count, *f.shape[1:]))
+            for out, g in zip(y, moving, strict=True):
+                alignment.take(g, elements[g][:, part], out)
+            y_squares, f_squares = row_squares(y), row_squares(f)
+            for kind, images in enumerate(kinds):
+                sums[0, kind, ..., part] = row_dots(y, f[images])
+                sums[1, kind, ..., part], sums[2, kind, ..., part] = y_squares, f_squares[images]
             if back is not None:
-                a, b = _widened("back", [back[:, part], own.turned[0][:, part]])
-                lost[0, :, part], lost[1, :, part], lost[2, :, part] = row_dots(a, b), row_squares(a), row_squares(b)
-        found[: len(held), :, moving] = form.combine(sums).swapaxes(1, 2)
+                a = _widened("back", [back[:, part], own.turned[0][:, part]])
+                lost[0, :, part] = row_dots(a[:count], a[count:])
+                lost[1:, :, part] = row_squares(a).reshape(2, count, -1)
+        found[: len(kinds), :, moving] = form.combine(sums).swapaxes(1, 2)
         if back is not None:
             found[-1, :, [g for g, its in enumerate(alignment.turn_of) if its == turn]] = form.combine(lost)
-    return Readings(found[0], found[-1] if floor else None, None if other is None else found[1])
+    return Readings(found[0], found[-1] if floor else None, None if before is None else found[1])
 
 
 def _widened(name: str, planes: Sequence[Array]) -> Floats:
-    """Return planes (B, c, P) of one shape as one float64 array, this thread's own until the next of that name."""
-    out = scratch(name, (len(planes), *planes[0].shape))
-    for row, y in zip(out, planes, strict=True):
-        np.copyto(row, y)
-    return out
+    """Return planes (…, c, P), one after another, in float64: this thread's own, until the next so named."""
+    out = scratch(name, (sum(map(len, planes)), *planes[0].shape[1:]))
+    return np.concatenate(planes, out=out, casting="same_kind")
 
 
 def channel_slices(x: Array, values: int) -> Iterator[slice]:

@@ -277,21 +277,41 @@ def compared(
     distance: Distance,
     wanted: Sequence[int],
 ) -> Floats:
-    """Return m(elements[g], ρ(g) centre) for the wanted g, `(B, len(wanted))`; each is `(B, *shape)`.
+    """Return m(elements[g], ρ(g) centre) for the wanted g, `(B, len(wanted))`; each is `(B, *shape)`."""
+    return compared_by([distance], elements, centre, action, wanted)[0]
+
+
+def compared_by(
+    several: Sequence[Distance],
+    elements: Sequence[Array] | Mapping[int, Array] | Array,
+    centre: Array,
+    action: Action,
+    wanted: Sequence[int],
+) -> list[Floats]:
+    """Return the same for each of several distances.
 
     Large maps are compared a slice of channels at a time where action and distance allow it, in the cache.
     """
-    column = {g: i for i, g in enumerate(wanted)}
+    if centre.size * len(wanted) > SLICE_VALUES:
+        return [_compared_apart(elements, centre, action, distance, wanted) for distance in several]
+    # a call costs more than what is computed in it: all elements at once
+    moved = dict(action.orbit(centre, wanted))
+    both = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
+    return [distance(*both).reshape(len(wanted), len(centre)).T for distance in several]
+
+
+def _compared_apart(
+    elements: Sequence[Array] | Mapping[int, Array] | Array,
+    centre: Array,
+    action: Action,
+    distance: Distance,
+    wanted: Sequence[int],
+) -> Floats:
     form = distance.per_channel
-    if centre.size * len(wanted) <= SLICE_VALUES:
-        # a call costs more than what is computed in it: all elements at once
-        moved = dict(action.orbit(centre, wanted))
-        both = [np.concatenate([of[g] for g in wanted]) for of in (elements, moved)]
-        return distance(*both).reshape(len(wanted), len(centre)).T
     if form is None or not action.by_channel:
         out = np.empty((len(centre), len(wanted)))
         for g, expected in action.orbit(centre, wanted):
-            out[:, column[g]] = distance(elements[g], expected)
+            out[:, wanted.index(g)] = distance(elements[g], expected)
         return out
     sums: list[Floats] = []
     for part in channel_slices(centre, SLICE_VALUES):

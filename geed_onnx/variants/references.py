@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from geed_onnx.actions import Action
 from geed_onnx.distances import Distance
-from geed_onnx.variants.family import compared, kernel_mean
+from geed_onnx.variants.family import compared_by, kernel_mean
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
@@ -26,7 +26,7 @@ Numbers = npt.NDArray[np.intp]
 Centre = tuple[int, list[int]]
 
 #: Values of broken orbits that are compared in one call, where they are few: they stay in the cache.
-AT_ONCE = 1 << 13
+AT_ONCE = 1 << 15
 #: Pairs of mixed blocks that tell how much of a null is the interplay of images.
 MIXED = 4
 #: Blocks that are mixed, for all of them: more would tell little more.
@@ -64,7 +64,20 @@ def broken_null(
     rows: int,
     place: tuple[int, int] = (0, 1),
 ) -> Null:
-    """Return the null of an action whose f̂ is a mean over several elements.
+    """Return what `broken_nulls` does, for one distance."""
+    return broken_nulls(orbit, n, steps, action, [distance], rows, place)[0]
+
+
+def broken_nulls(
+    orbit: Callable[[Numbers, Numbers], Array],
+    n: int,
+    steps: Sequence[int],
+    action: Action,
+    several: Sequence[Distance],
+    rows: int,
+    place: tuple[int, int] = (0, 1),
+) -> list[Null]:
+    """Return the nulls of an action whose f̂ is a mean over several elements, for distances that form it alike.
 
     An image that is left out leaves every broken orbit that it stands in, and f̂ is formed again over the others.  Of an
     orbit of two images, and where f̂ was of that image alone, nothing can be formed again: the orbit around it goes
@@ -88,6 +101,8 @@ def broken_null(
         Images of the block.
     steps
         As `shifts` gives them.
+    several
+        Distances of one `mean`.
     rows
         How many broken orbits may be in memory at once.
     place
@@ -99,37 +114,43 @@ def broken_null(
     # f̂ of all its elements, and without the image that stands s further on, where there is another f̂ then
     kernels = {s: [k for k in action.kernel if steps[k] != s] for s in (apart[1:] if whole else apart)}
     centres = [(s, kernel) for s, kernel in kernels.items() if len(kernel) < len(action.kernel)]
-    found = Null(*(np.zeros((n, order)) for _ in range(4)))
+    found = [Null(*np.zeros((4, n, order))) for _ in several]
     # several small orbits in one call, which costs more than what is computed in it, as long as they stay in the cache
     fits = AT_ONCE // orbit(group, on % n).size
 
-    def around(images: Numbers, centres: Sequence[Sequence[int]]) -> Floats:
-        """Return the deviations (len(centres), k, |G|) of orbits of these images (|G|, k), f̂ over equally many each."""
-        elements, several, kernel = orbit(group, images % n), len(centres) > 1, np.array(centres)
-        shape = elements.shape[2:]
-        means = [elements[k] for k in (kernel.T if several else kernel[0])]
-        centre = kernel_mean(means, range(len(means)), distance.mean).reshape(-1, *shape)
-        every = np.tile(elements, (1, len(centres), *(1 for _ in shape))) if several else elements
-        return compared([*every], centre, action, distance, range(order)).reshape(len(centres), -1, order)
+    def around(images: Numbers, centres: Sequence[Sequence[int]]) -> list[Floats]:
+        """Return by distance deviations (len(centres), k, |G|) of orbits of images (|G|, k), f̂ over equally many."""
+        elements, kernel = orbit(group, images % n), np.array(centres)
+        shape, repeated = elements.shape[2:], len(centres) > 1
+        means = [elements[k] for k in (kernel.T if repeated else kernel[0])]
+        centre = kernel_mean(means, range(len(means)), several[0].mean).reshape(-1, *shape)
+        every = np.tile(elements, (1, len(centres), *(1 for _ in shape))) if repeated else elements
+        values = compared_by(several, every, centre, action, range(order))
+        return [found.reshape(len(centres), -1, order) for found in values]
 
     for start in range(0, n, rows):
         images = everyone[:, start : start + rows]
-        found.values[images[0] % n] = around(images, [action.kernel])[0]
+        for null, values in zip(found, around(images, [action.kernel]), strict=True):
+            null.values[images[0] % n] = values[0]
         for some in _runs(centres, max(1, fits // images.shape[1])):
-            for (s, _), rest in zip(some, around(images, [k for _, k in some]), strict=True):
+            without = around(images, [k for _, k in some])
+            for i, (s, _) in enumerate(some):
                 left, gone = np.flatnonzero(on[:, 0] != s), (images.T[:, :1] + s) % n
-                found.taken[gone, left] += found.values[images.T[:, :1] % n, left] - rest[:, left]
-    if whole:
-        found.twice[:] = found.values
-    elif 2 * len(apart) <= n and place[0] < MIXED_BLOCKS:
+                for null, values in zip(found, without, strict=True):
+                    null.taken[gone, left] += null.values[images.T[:, :1] % n, left] - values[i][:, left]
+    if not whole and 2 * len(apart) <= n and place[0] < MIXED_BLOCKS:
         weight = max(place[1] / MIXED_BLOCKS, 1.0)
         mixed = np.concatenate([everyone + n // 2 * half[everyone % n] for half in _halves(n)], axis=1)
         step = min(rows, max(n, fits))
-        parts = [around(mixed[:, i : i + step], [action.kernel])[0] for i in range(0, mixed.shape[1], step)]
-        sums = np.concatenate(parts).reshape(-1, 2, n, order).sum(axis=(1, 2))
-        if np.isfinite(sums).all():  # images that lie infinitely far apart tell nothing of how the others do
-            found.twice[: len(sums)] = (sums - sums.mean(axis=0)) * math.sqrt(weight / (len(sums) - 1))
-    _leave_cells(found, steps, whole=whole)
+        parts = [around(mixed[:, i : i + step], [action.kernel]) for i in range(0, mixed.shape[1], step)]
+        for null, every in zip(found, zip(*parts, strict=True), strict=True):
+            sums = np.concatenate(every, axis=1).reshape(-1, 2, n, order).sum(axis=(1, 2))
+            if np.isfinite(sums).all():  # images that lie infinitely far apart tell nothing of how the others do
+                null.twice[: len(sums)] = (sums - sums.mean(axis=0)) * math.sqrt(weight / (len(sums) - 1))
+    for null in found:
+        if whole:
+            null.twice[:] = null.values
+        _leave_cells(null, steps, whole=whole)
     return found
 
 
