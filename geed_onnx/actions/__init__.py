@@ -29,42 +29,6 @@ from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group
 from geed_onnx.registry import Registry
 
-__all__ = [
-    "INTERPOLATIONS",
-    "MASKS",
-    "Action",
-    "Alignment",
-    "AxisAction",
-    "ChannelAction",
-    "Declared",
-    "DiscAction",
-    "GridAction",
-    "Interpolation",
-    "JointAction",
-    "LogAction",
-    "Mask",
-    "TrivialAction",
-    "actions",
-    "alignment_of",
-    "disc",
-    "input_action",
-    "interpolated",
-    "interpolation_of",
-    "mask_of",
-    "masked",
-    "motion_classes",
-    "on_logs",
-    "orbit_of",
-    "output_action",
-    "parse_declared",
-    "permutation_action",
-    "resample",
-    "scratch",
-    "turn_matrix",
-    "within",
-    "within_disc",
-]
-
 #: (group, shape without the batch, text after the name) → Action
 Factory = Callable[[Group, tuple[int, ...], str], Action]
 actions: Registry[Factory] = Registry("actions", "action")

@@ -27,30 +27,3 @@ from geed_onnx.sources.plausible import plausible
 from geed_onnx.sources.preprocessing import Preprocessing, normalised, sized
 from geed_onnx.sources.source import Form, Options, Source, open_source, sources
 from geed_onnx.sources.tables import TableSource
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "ArraySource",
-    "Drawing",
-    "Fingerprint",
-    "Form",
-    "KeptSource",
-    "Options",
-    "Preprocessing",
-    "Source",
-    "TableSource",
-    "as_images",
-    "clusters_of",
-    "declared_input",
-    "draw",
-    "draw_distinct",
-    "fingerprint",
-    "normalised",
-    "open_hub",
-    "open_source",
-    "permuted",
-    "plausible",
-    "preprocessing_for",
-    "sized",
-    "sources",
-]

@@ -26,24 +26,3 @@ from geed_onnx.taps.graph import (
 )
 from geed_onnx.taps.listing import Tap, list_taps
 from geed_onnx.taps.resolve import resolve_taps
-
-__all__ = [
-    "Graph",
-    "Obstacle",
-    "Port",
-    "Tap",
-    "choose_taps",
-    "declaration_problems",
-    "exposed",
-    "external_files",
-    "file_sha256",
-    "graph_of",
-    "image_input",
-    "image_inputs",
-    "list_taps",
-    "lost_centre",
-    "model_sha256",
-    "read_graph",
-    "resolve_taps",
-    "save_exposed",
-]
