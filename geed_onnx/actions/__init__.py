@@ -18,11 +18,18 @@ from dataclasses import replace
 import numpy as np
 
 from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, scratch
-from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
+from geed_onnx.actions.axes import (
+    Action,
+    AxisAction,
+    JointAction,
+    LogAction,
+    TrivialAction,
+    on_logs,
+    permutation_action,
+)
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
-from geed_onnx.actions.logarithms import LogAction, on_logs
 from geed_onnx.actions.masking import MASKS, DiscAction, Mask, mask_of, within, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.errors import DataError, UnknownName
+from geed_onnx.errors import DataError, one_of
 
 Array = npt.NDArray[Any]
 
@@ -71,8 +71,7 @@ class Preprocessing:
             ("resample", self.resample, RESAMPLES),
             ("dtype", self.dtype, DTYPES),
         ):
-            if name not in known:
-                raise UnknownName(what, str(name), known)
+            one_of(what, name, known)
         before = (self.resize,) if isinstance(self.resize, int) else self.resize or ()
         if min(self.height, self.width, *before) < 1:
             raise DataError(f"the size {self.height}×{self.width} (resize {self.resize}) must be at least 1×1")
