@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from geed_onnx.taps.centre import Obstacle, lost_centre
-from geed_onnx.taps.choice import choose_taps
+from geed_onnx.taps.choice import choose_taps, list_taps
 from geed_onnx.taps.declarations import declaration_problems
 from geed_onnx.taps.expose import exposed, save_exposed
 from geed_onnx.taps.graph import (
@@ -24,5 +24,5 @@ from geed_onnx.taps.graph import (
     model_sha256,
     read_graph,
 )
-from geed_onnx.taps.listing import Tap, list_taps
+from geed_onnx.taps.listing import Tap
 from geed_onnx.taps.resolve import resolve_taps

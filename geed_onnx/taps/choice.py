@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import get_args
 
 from geed_onnx.taps.graph import Graph, declared_taps
 from geed_onnx.taps.heads import Head, heads, nearest_float
 from geed_onnx.taps.index import Index, needed, reached
-from geed_onnx.taps.listing import Kind, Role, Tap, all_taps, image_names, with_role
+from geed_onnx.taps.listing import Kind, Role, Tap, all_taps, image_names
 from geed_onnx.taps.ops import MOVERS, ONWARD, POOLS, SHAPE_READERS, WEIGHTED
 
 MOST_MAPS = 12
@@ -32,9 +33,22 @@ def choose_taps(graph: Graph, *, input: str | None = None) -> tuple[Tap, ...]:
     UnknownName
         If `input` names no input of the file.
     """
+    return tuple(t for t in list_taps(graph, input=input) if t.role)
+
+
+def list_taps(graph: Graph, *, input: str | None = None) -> tuple[Tap, ...]:
+    """Return every float activation that depends on the image input, in topological order, graph outputs included.
+
+    Tensors inside If and Loop bodies, constants, and tensors of unknown rank are not listed.
+
+    Raises
+    ------
+    UnknownName
+        If `input` names no input of the file.
+    """
     taps = all_taps(graph, input=input)
     roles = chosen_roles(graph, taps, input)
-    return tuple(with_role(t, roles[t.name]) for t in taps if t.name in roles)
+    return tuple(replace(t, role=roles.get(t.name)) for t in taps)
 
 
 def chosen_roles(graph: Graph, taps: Sequence[Tap], input: str | None) -> dict[str, Role]:
@@ -93,7 +107,7 @@ def _pooled(index: Index, maps: dict[str, Tap], name: str) -> str:
 
 
 def _behind_weights(index: Index) -> frozenset[str]:
-    made = [o for n in index.nodes if n.op_type in WEIGHTED or n.domain not in ("", "ai.onnx") for o in n.output]
+    made = [o for n in index.nodes if n.op_type in WEIGHTED or n.domain for o in n.output]
     return reached(index, made)
 
 

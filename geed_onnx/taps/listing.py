@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from onnx import NodeProto
@@ -43,28 +43,6 @@ class Tap:
     """For probabilities: whether a softmax is still to be applied; None where the graph does not tell."""
     action: object | None = None
     """The channel action that `geed.taps` declares, verbatim."""
-
-
-def list_taps(graph: Graph, *, input: str | None = None) -> tuple[Tap, ...]:
-    """Return every float activation that depends on the image input, in topological order, graph outputs included.
-
-    Tensors inside If and Loop bodies, constants, and tensors of unknown rank are not listed.
-
-    Raises
-    ------
-    UnknownName
-        If `input` names no input of the file.
-    """
-    from geed_onnx.taps.choice import chosen_roles
-
-    taps = all_taps(graph, input=input)
-    roles = chosen_roles(graph, taps, input)
-    return tuple(with_role(t, roles.get(t.name)) for t in taps)
-
-
-def with_role(tap: Tap, role: Role | None) -> Tap:
-    """Return the tap with its place in the default choice."""
-    return replace(tap, role=role)
 
 
 def image_names(graph: Graph, input: str | None) -> frozenset[str]:

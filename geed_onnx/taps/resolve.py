@@ -7,9 +7,10 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from geed_onnx.errors import UnknownName, UsageError
+from geed_onnx.taps.choice import list_taps
 from geed_onnx.taps.graph import Graph
 from geed_onnx.taps.heads import heads
-from geed_onnx.taps.listing import KINDS, Kind, Tap, check_kind, list_taps, tap_shape, told_logits
+from geed_onnx.taps.listing import KINDS, Kind, Tap, check_kind, tap_shape, told_logits
 from geed_onnx.taps.modules import modules
 
 HINT = "`geed-onnx taps MODEL` lists what there is"
