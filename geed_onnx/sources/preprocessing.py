@@ -12,11 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geed_onnx.errors import DataError, one_of
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import Array
 
 FITS = ("resize", "crop", "pad", "none")
 COLOURS = ("grey", "rgb", "bgr")

@@ -9,11 +9,10 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
-
-import numpy.typing as npt
 
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import DataError, UnknownName
@@ -21,9 +20,7 @@ from geed_onnx.sources.columns import Encoded, encoded, fetched, id_column, imag
 from geed_onnx.sources.decoding import decode
 from geed_onnx.sources.fingerprint import content_digest
 from geed_onnx.sources.quiet import quiet
-from geed_onnx.sources.source import Form, Options, checked_index, existing_file, one_line, sources
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import Array, Form, Options, checked_index, existing_file, one_line, readable, sources
 
 STREAM_ROWS = 50_000
 """above this many rows a data set of the Hub is streamed"""
@@ -65,15 +62,9 @@ class TableSource:
 
         A stream is read once, in its own order; images met before their turn wait, encoded, in a temporary file.
         """
-        for name, cell in self._streamed(indices) if self._streams else self._mapped(indices):
-            try:
-                image = self._decoded(name, cell)
-            except DataError as error:
-                if not self._skip_bad:
-                    raise
-                self.skipped = {**self.skipped, name: str(error)}
-                continue
-            yield name, image
+        cells = self._streamed(indices) if self._streams else self._mapped(indices)
+        images = ((name, partial(self._decoded, name, cell)) for name, cell in cells)
+        return readable(self, images, skip_bad=self._skip_bad)
 
     def digest(self, index: int) -> bytes | None:
         """Return the hash of an image as it is encoded, None for those of a stream or elsewhere; see `Source`."""
