@@ -6,8 +6,7 @@ it does not depend, to the last bit, on batch size, order, shards or workers.  T
 
 from __future__ import annotations
 
-from geed_onnx.estimators.broken import Broken
-from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
+from geed_onnx.estimators.deviations import Array, Broken, Deviations, Floats, merge
 from geed_onnx.estimators.intervals import (
     AROUND,
     METHOD,
