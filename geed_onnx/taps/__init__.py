@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 from geed_onnx.taps.centre import Obstacle, lost_centre
-from geed_onnx.taps.choice import choose_taps, list_taps
-from geed_onnx.taps.declarations import declaration_problems
+from geed_onnx.taps.choice import choose_taps, list_taps, resolve_taps
 from geed_onnx.taps.expose import exposed, save_exposed
 from geed_onnx.taps.graph import (
     Graph,
@@ -24,5 +23,4 @@ from geed_onnx.taps.graph import (
     model_sha256,
     read_graph,
 )
-from geed_onnx.taps.listing import Tap
-from geed_onnx.taps.resolve import resolve_taps
+from geed_onnx.taps.listing import Tap, declaration_problems

@@ -97,6 +97,14 @@ def integer(node: NodeProto, name: str, default: int) -> int:
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
+def told(index: Index, node: NodeProto, name: str, at: int) -> tuple[int, ...] | None:
+    """Return integers that older files have as an attribute, newer ones as the input `at`; None where not known."""
+    if attribute(node, name) is not None:
+        return integers(node, name)
+    value = index.known.get(node.input[at]) if len(node.input) > at else None
+    return None if value is None else tuple(int(v) for v in value.reshape(-1))
+
+
 def text(node: NodeProto, name: str, default: str = "") -> str:
     """Return a string attribute of a node."""
     value = attribute(node, name)

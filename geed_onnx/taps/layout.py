@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from onnx import NodeProto
 
-from geed_onnx.taps.index import Index, Shape, integer, integers
+from geed_onnx.taps.index import Index, Shape, integer, integers, told
 from geed_onnx.taps.ops import CHANNELS_FIRST, CHANNELWISE, ELEMENTWISE_INPUTS, MATMULS, REDUCTIONS, SAME_AXES
 
 Axes = tuple[int, int]
@@ -199,10 +199,7 @@ def _by_channel(index: Index) -> dict[str, Axes]:
         elif node.op_type == "LayerNormalization" and integer(node, "axis", -1) in (-1, 3):
             _note(index, found, node.input[0], NHWC)
         elif node.op_type in REDUCTIONS:
-            over = integers(node, "axes")
-            if not over and len(node.input) > 1 and node.input[1] in index.known:
-                over = tuple(int(a) for a in index.known[node.input[1]].reshape(-1))
-            spatial = tuple(sorted(a % 4 for a in over))
+            spatial = tuple(sorted(a % 4 for a in told(index, node, "axes", 1) or ()))
             if spatial in NAMES:
                 _note(index, found, node.input[0], (spatial[0], spatial[1]))
     return {k: next(iter(v)) for k, v in found.items() if len(v) == 1}
