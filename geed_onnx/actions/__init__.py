@@ -190,10 +190,7 @@ def input_action(group: Group, shape: tuple[int, ...], interpolation: Interpolat
             )
         parts.append(GridAction(group, shape, interpolation))
     axes = sorted({m.axis for motions in group.motions for m in motions if m.axis})
-    for axis in axes:
-        parts.append(_axis_part(group, shape, axis))
-    if not parts:
-        return TrivialAction(group, shape)
+    parts += [_axis_part(group, shape, axis) for axis in axes] or ([] if parts else [TrivialAction(group, shape)])
     return parts[0] if len(parts) == 1 else JointAction(tuple(parts))
 
 
@@ -202,9 +199,7 @@ def _axis_part(group: Group, shape: tuple[int, ...], axis: int) -> AxisAction:
     indices = []
     for motions in group.motions:
         index = np.arange(size, dtype=np.intp)
-        for motion in motions:
-            if motion.axis != axis:
-                continue
+        for motion in (m for m in motions if m.axis == axis):
             if len(motion.permutation) != size:
                 raise ActionError(
                     f"{group.name} permutes {len(motion.permutation)} entries of axis {axis}, but the model's input is"
