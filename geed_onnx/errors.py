@@ -17,8 +17,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+Word = TypeVar("Word", bound=str)
 
 
 class GeedError(Exception):
@@ -83,6 +85,14 @@ class MeasureError(GeedError):
 def _again(kind: type[GeedError], args: tuple[Any, ...]) -> GeedError:
     """Make an error of what it was made to hold, not of what it was made from."""
     return kind.__new__(kind, *args)
+
+
+def one_of(what: str, word: str, known: Sequence[Word]) -> Word:
+    """Return the known word that `word` is; `UnknownName` where it is none of them."""
+    for one in known:
+        if word == one:
+            return one
+    raise UnknownName(what, str(word), known)
 
 
 def suggestion(name: str, known: Iterable[str], most: int = 3) -> str:

@@ -259,9 +259,8 @@ def reflection(name: str, motion: Motion) -> Group:
     return Group(name, np.array([[0, 1], [1, 0]]), ((Motion(),), (motion,)), (1,))
 
 
-def shifts(k: int, m: int | None = None) -> Group:
+def shifts(k: int, m: int) -> Group:
     """Return T_k×m = Z_k × Z_m: element i·m + j rolls by i·H/k down and j·W/m right."""
-    m = k if m is None else m
     _at_least_one("T", k), _at_least_one("T", m)
     if k * m > LARGEST_ORDER:
         raise UsageError(f"T{k}x{m} has order {k * m}; at most {LARGEST_ORDER} elements are supported")
@@ -351,37 +350,29 @@ def _at_least_one(letter: str, n: int) -> int:
     return n
 
 
-groups.register("C<n>", Family(r"C(\d+)", lambda m: cyclic(int(m[1])), "n rotations, by 360/n degrees", ("C4", "C8")))
-groups.register("D<n>", Family(r"D(\d+)", lambda m: dihedral(int(m[1])), "n rotations and n reflections", ("D4", "D8")))
-groups.register(
-    "flip", Family(r"flip", lambda m: reflection("flip", Motion(mirror=True)), "left-right reflection", ("flip",))
-)
-groups.register(
-    "flip-ud",
-    Family(
-        r"flip-ud",
-        lambda m: reflection("flip-ud", Motion(turn=Fraction(1, 2), mirror=True)),
-        "up-down reflection",
-        ("flip-ud",),
-    ),
-)
-groups.register(
+def _add(name: str, pattern: str, build: Callable[[re.Match[str]], Group], about: str, *examples: str) -> None:
+    groups.register(name, Family(pattern, build, about, examples))
+
+
+_add("C<n>", r"C(\d+)", lambda m: cyclic(int(m[1])), "n rotations, by 360/n degrees", "C4", "C8")
+_add("D<n>", r"D(\d+)", lambda m: dihedral(int(m[1])), "n rotations and n reflections", "D4", "D8")
+_add("flip", "flip", lambda m: reflection("flip", Motion(mirror=True)), "left-right reflection", "flip")
+UP_DOWN = Motion(turn=Fraction(1, 2), mirror=True)
+_add("flip-ud", "flip-ud", lambda m: reflection("flip-ud", UP_DOWN), "up-down reflection", "flip-ud")
+_add(
     "T<k>x<l>",
-    Family(
-        r"T(\d+)(?:x(\d+))?",
-        lambda m: shifts(int(m[1]), int(m[2]) if m[2] else None),
-        "cyclic shifts by H/k and W/l; T<k> is T<k>x<k>",
-        ("T2", "T4x1"),
-    ),
+    r"T(\d+)(?:x(\d+))?",
+    lambda m: shifts(int(m[1]), int(m[2] or m[1])),
+    "cyclic shifts by H/k and W/l; T<k> is T<k>x<k>",
+    "T2",
+    "T4x1",
 )
-groups.register(
+_add(
     "S<n>@<axis>",
-    Family(
-        r"S(\d+)@(\d+|channel|height|width)",
-        lambda m: symmetric(int(m[1]), m[2]),
-        "all permutations of an axis of length n",
-        ("S3@channel",),
-    ),
+    r"S(\d+)@(\d+|channel|height|width)",
+    lambda m: symmetric(int(m[1]), m[2]),
+    "all permutations of an axis of length n",
+    "S3@channel",
 )
 
 

@@ -30,7 +30,7 @@ from geed_onnx.estimators import (
     spread,
     value_of,
 )
-from geed_onnx.estimators.broken import Broken
+from geed_onnx.estimators.deviations import Broken
 from geed_onnx.estimators.normalising import SPAN
 from geed_onnx.estimators.values import leaving_out
 

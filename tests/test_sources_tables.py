@@ -72,7 +72,7 @@ def test_streaming_a_draw_equals_mapping_it(tmp_path):
 def test_image_feature_written_by_datasets(tmp_path):
     import datasets
 
-    from geed_onnx.sources.quiet import quiet
+    from geed_onnx.sources.tables import quiet
 
     with quiet():
         made = datasets.Dataset.from_dict(

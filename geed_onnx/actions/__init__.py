@@ -18,52 +18,23 @@ from dataclasses import replace
 import numpy as np
 
 from geed_onnx.actions.alignment import Alignment, alignment_of, motion_classes, scratch
-from geed_onnx.actions.axes import Action, AxisAction, JointAction, TrivialAction, permutation_action
+from geed_onnx.actions.axes import (
+    Action,
+    AxisAction,
+    JointAction,
+    LogAction,
+    TrivialAction,
+    on_logs,
+    permutation_action,
+)
 from geed_onnx.actions.fields import ChannelAction, Declared, parse_declared, regular
 from geed_onnx.actions.grid import GridAction, masked
 from geed_onnx.actions.interpolation import INTERPOLATIONS, Interpolation, interpolation_of
-from geed_onnx.actions.logarithms import LogAction, on_logs
 from geed_onnx.actions.masking import MASKS, DiscAction, Mask, mask_of, within, within_disc
 from geed_onnx.actions.operators import Array, disc, resample, turn_matrix
 from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group
 from geed_onnx.registry import Registry
-
-__all__ = [
-    "INTERPOLATIONS",
-    "MASKS",
-    "Action",
-    "Alignment",
-    "AxisAction",
-    "ChannelAction",
-    "Declared",
-    "DiscAction",
-    "GridAction",
-    "Interpolation",
-    "JointAction",
-    "LogAction",
-    "Mask",
-    "TrivialAction",
-    "actions",
-    "alignment_of",
-    "disc",
-    "input_action",
-    "interpolated",
-    "interpolation_of",
-    "mask_of",
-    "masked",
-    "motion_classes",
-    "on_logs",
-    "orbit_of",
-    "output_action",
-    "parse_declared",
-    "permutation_action",
-    "resample",
-    "scratch",
-    "turn_matrix",
-    "within",
-    "within_disc",
-]
 
 #: (group, shape without the batch, text after the name) → Action
 Factory = Callable[[Group, tuple[int, ...], str], Action]
@@ -219,10 +190,7 @@ def input_action(group: Group, shape: tuple[int, ...], interpolation: Interpolat
             )
         parts.append(GridAction(group, shape, interpolation))
     axes = sorted({m.axis for motions in group.motions for m in motions if m.axis})
-    for axis in axes:
-        parts.append(_axis_part(group, shape, axis))
-    if not parts:
-        return TrivialAction(group, shape)
+    parts += [_axis_part(group, shape, axis) for axis in axes] or ([] if parts else [TrivialAction(group, shape)])
     return parts[0] if len(parts) == 1 else JointAction(tuple(parts))
 
 
@@ -231,9 +199,7 @@ def _axis_part(group: Group, shape: tuple[int, ...], axis: int) -> AxisAction:
     indices = []
     for motions in group.motions:
         index = np.arange(size, dtype=np.intp)
-        for motion in motions:
-            if motion.axis != axis:
-                continue
+        for motion in (m for m in motions if m.axis == axis):
             if len(motion.permutation) != size:
                 raise ActionError(
                     f"{group.name} permutes {len(motion.permutation)} entries of axis {axis}, but the model's input is"

@@ -1,17 +1,25 @@
-"""ρ that does nothing, ρ that permutes one axis, and ρ that does several things at once."""
+"""ρ that does nothing, ρ that permutes one axis, ρ that does several things at once, and ρ on logarithms.
+
+Distributions may come as their logarithms: what permutes them does so as ever, what mixes them acts on exp.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol
+from math import prod
+from operator import attrgetter
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from geed_onnx.actions.operators import Array, IntArray
 from geed_onnx.errors import ActionError, UsageError
 from geed_onnx.groups import Group, extend
+
+#: Entries of a distribution below this are no rounding of 0.
+ROUNDING = 1e-6
 
 
 class Action(Protocol):
@@ -64,17 +72,25 @@ class Action(Protocol):
         ...
 
 
+def each_alone(action: Action, x: Array, only: Sequence[int] | None) -> Iterator[tuple[int, Array]]:
+    """Yield (g, ρ(g) x) for every g (of `only`): the orbit where no element's work serves another."""
+    return ((g, action(g, x)) for g in (action.group.elements if only is None else only))
+
+
+def of_inner(name: str) -> Any:
+    """Return a property that is the same of `inner`, for an action made of another."""
+    return property(attrgetter(f"inner.{name}"))
+
+
 @dataclass(frozen=True)
 class TrivialAction:
     """ρ(g) y = y: invariance."""
 
     group: Group
     shape: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """How `--act` spells it."""
-        return "trivial"
+    name: ClassVar[str] = "trivial"
+    law_defect: ClassVar[float] = 0.0
+    by_channel: ClassVar[bool] = True
 
     @property
     def kernel(self) -> tuple[int, ...]:
@@ -82,19 +98,9 @@ class TrivialAction:
         return tuple(self.group.elements)
 
     @property
-    def law_defect(self) -> float:
-        """Zero."""
-        return 0.0
-
-    @property
     def resampled_by(self) -> tuple[Fraction, ...]:
         """Zero: nothing is resampled."""
         return (Fraction(0),) * self.group.order
-
-    @property
-    def by_channel(self) -> bool:
-        """True."""
-        return True
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return x."""
@@ -102,7 +108,7 @@ class TrivialAction:
 
     def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, x) for every g."""
-        return ((g, x) for g in (self.group.elements if only is None else only))
+        return each_alone(self, x, only)
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,7 @@ class AxisAction:
     indices: tuple[IntArray, ...]  # n permutations of the axis
     name: str
     kernel: tuple[int, ...] = field(init=False)
+    law_defect: ClassVar[float] = 0.0  # the law is checked entry by entry
 
     def __post_init__(self) -> None:
         if not 1 <= self.axis <= len(self.shape):
@@ -148,11 +155,6 @@ class AxisAction:
         object.__setattr__(self, "kernel", kernel)
 
     @property
-    def law_defect(self) -> float:
-        """Zero: the law was checked entry by entry."""
-        return 0.0
-
-    @property
     def resampled_by(self) -> tuple[Fraction, ...]:
         """Zero: nothing is resampled."""
         return (Fraction(0),) * self.group.order
@@ -168,7 +170,7 @@ class AxisAction:
 
     def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, ρ(g) x) for every g."""
-        return ((g, self(g, x)) for g in (self.group.elements if only is None else only))
+        return each_alone(self, x, only)
 
 
 def _short(index: Sequence[int] | IntArray) -> str:
@@ -258,3 +260,60 @@ class JointAction:
             for part in rest:
                 moved = part(g, moved)
             yield g, moved
+
+
+@dataclass(frozen=True)
+class LogAction:
+    """log ρ(g) exp, for arrays `(B, *shape)` of the logarithms of what ρ(g) mixes; −inf for 0.
+
+    Raises
+    ------
+    ActionError
+        If ρ makes negative numbers of distributions.
+    """
+
+    inner: Action
+    group, shape, name, kernel, law_defect, resampled_by, by_channel = map(
+        of_inner, ["group", "shape", "name", "kernel", "law_defect", "resampled_by", "by_channel"]
+    )
+
+    def __post_init__(self) -> None:
+        # it is linear: what it makes of each class alone tells all
+        each = np.eye(prod(self.shape)).reshape(-1, *self.shape)
+        for g, moved in self.inner.orbit(each):
+            if moved.min() < -ROUNDING:
+                raise ActionError(
+                    f"the action {self.name} makes negative numbers ({moved.min():.3g}) of probabilities at element"
+                    f" {g} of {self.group.name}: give one that permutes classes, or measure the tap as a vector"
+                )
+
+    def __call__(self, g: int, x: Array) -> Array:
+        """Return log ρ(g) exp(x)."""
+        return _logarithm(self.inner(g, np.exp(x)))
+
+    def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
+        """Yield (g, log ρ(g) exp(x)) once for every g (of `only`), in any order."""
+        return ((g, _logarithm(moved)) for g, moved in self.inner.orbit(np.exp(x), only))
+
+
+def _logarithm(p: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        logs: Array = np.log(np.maximum(p, 0.0))
+    return logs
+
+
+def on_logs(action: Action) -> Action:
+    """Return the action on logarithms of distributions: itself where it only permutes.
+
+    Raises
+    ------
+    ActionError
+        If it makes negative numbers of distributions.
+    """
+    return action if _permutes(action) else LogAction(action)
+
+
+def _permutes(action: Action) -> bool:
+    if isinstance(action, JointAction):
+        return all(map(_permutes, action.parts))
+    return isinstance(action, (TrivialAction, AxisAction))

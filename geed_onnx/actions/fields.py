@@ -26,12 +26,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.actions.axes import Action, AxisAction, JointAction, permutation_action
+from geed_onnx.actions.axes import Action, AxisAction, JointAction, each_alone, permutation_action
 from geed_onnx.actions.grid import GridAction
 from geed_onnx.actions.operators import Array, IntArray
 from geed_onnx.errors import ActionError, GeedError
@@ -106,6 +106,7 @@ class ChannelAction:
     fields: tuple[Fields, ...]
     order: IntArray
     name: str
+    by_channel: ClassVar[bool] = False  # it mixes them
 
     @cached_property
     def kernel(self) -> tuple[int, ...]:
@@ -122,11 +123,6 @@ class ChannelAction:
         """Zero: nothing is resampled."""
         return (Fraction(0),) * self.group.order
 
-    @property
-    def by_channel(self) -> bool:
-        """False: it mixes channels."""
-        return False
-
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape and type of x `(B, C, …)`."""
         flat = x.reshape(*x.shape[:2], -1)[:, self.order]
@@ -141,7 +137,7 @@ class ChannelAction:
 
     def orbit(self, x: Array, only: Sequence[int] | None = None) -> Iterator[tuple[int, Array]]:
         """Yield (g, ρ(g) x) for every g."""
-        return ((g, self(g, x)) for g in (self.group.elements if only is None else only))
+        return each_alone(self, x, only)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +78,8 @@ class GridAction:
     group: Group
     shape: tuple[int, ...]
     interpolation: Interpolation = "bilinear"
+    name: ClassVar[str] = "pixels"
+    by_channel: ClassVar[bool] = True
     elements: tuple[GridElement, ...] = field(init=False, repr=False)
     kernel: tuple[int, ...] = field(init=False)
 
@@ -96,19 +99,9 @@ class GridAction:
         return law_defect(self.group, self.shape[-1], self.interpolation, False) if any(self.resampled_by) else 0.0
 
     @property
-    def name(self) -> str:
-        """How `--act` spells it."""
-        return "pixels"
-
-    @property
     def resampled_by(self) -> tuple[Fraction, ...]:
         """The turn by which each element resamples before it permutes; 0 for exact elements."""
         return tuple(e.turn for e in self.elements)
-
-    @property
-    def by_channel(self) -> bool:
-        """True: any number of channels may be acted upon."""
-        return True
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return ρ(g) x, shape and type of x: `(B, …, H, W)`.
@@ -162,17 +155,13 @@ def _planes(x: Array, shape: tuple[int, ...]) -> Array:
     return x.reshape(-1, shape[-2] * shape[-1])
 
 
-def _single(motions: tuple[Motion, ...]) -> list[Motion]:
-    return [m for m in motions if m != Motion() and not m.axis]
-
-
 def bind_element(motions: tuple[Motion, ...], height: int, width: int) -> GridElement:
     """Bind one element's commuting motions to a grid.
 
     r^t s = s r^(−t), so a reflected turn by an odd angle is a resampling of the same family, then a permutation.
     """
     rest, index = Fraction(0), np.arange(height * width, dtype=np.intp)
-    for motion in _single(motions):
+    for motion in (m for m in motions if m != Motion() and not m.axis):
         turn = -motion.turn % 1 if motion.mirror else motion.turn
         left_over = turn % Fraction(1, 4)
         if left_over:
@@ -209,14 +198,10 @@ def _bound(group: Group, height: int, width: int) -> tuple[tuple[GridElement, ..
     return elements, kernel
 
 
-def _indices(elements: tuple[GridElement, ...], height: int, width: int) -> list[IntArray]:
-    everything = np.arange(height * width, dtype=np.intp)
-    return [everything if e.index is None else e.index for e in elements]
-
-
 def _check_exact(group: Group, elements: tuple[GridElement, ...], height: int, width: int) -> None:
     """Compare ρ(g)ρ(s) with ρ(gs) where none of them resamples, as permutations, index by index."""
-    index = _indices(elements, height, width)
+    everything = np.arange(height * width, dtype=np.intp)
+    index = [everything if e.index is None else e.index for e in elements]
     exact = [e.turn == 0 for e in elements]
     for s in group.generators:
         for g in group.elements:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.errors import UnknownName
+from geed_onnx.errors import one_of
 
 Interpolation = Literal["nearest", "bilinear", "bicubic"]
 INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
@@ -32,10 +32,7 @@ def interpolation_of(word: str) -> Interpolation:
     UnknownName
         If there is none.
     """
-    for known in INTERPOLATIONS:
-        if word == known:
-            return known
-    raise UnknownName("interpolation", str(word), INTERPOLATIONS)
+    return one_of("interpolation", word, INTERPOLATIONS)
 
 
 def axis_weights(part: Floats, interpolation: Interpolation) -> tuple[tuple[int, Floats], ...]:

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 from typing import Literal, get_args
 
 import numpy as np
 
-from geed_onnx.actions.axes import Action, AxisAction, JointAction
+from geed_onnx.actions.axes import Action, AxisAction, JointAction, of_inner
 from geed_onnx.actions.fields import ChannelAction
 from geed_onnx.actions.grid import GridAction, law_defect, masked
 from geed_onnx.actions.operators import Array, disc
-from geed_onnx.errors import ActionError, UnknownName
-from geed_onnx.groups import Group
+from geed_onnx.errors import ActionError, one_of
 
 #: Where everything happens: `disc`, inside the inscribed disc; `none`, on the whole frame; `auto`, inside the disc
 #: where an element of the group resamples, since a turn by another angle than 90 degrees brings corners in and out.
@@ -34,10 +32,7 @@ def mask_of(word: str) -> Mask:
     UnknownName
         If there is none.
     """
-    for known in MASKS:
-        if word == known:
-            return known
-    raise UnknownName("mask", str(word), MASKS)
+    return one_of("mask", word, MASKS)
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,9 @@ class DiscAction:
     """
 
     inner: Action
+    group, shape, name, resampled_by, by_channel = map(
+        of_inner, ("group", "shape", "name", "resampled_by", "by_channel")
+    )
 
     def __post_init__(self) -> None:
         if _on_channels(self.inner):
@@ -62,21 +60,6 @@ class DiscAction:
                     f"element {g} of {self.group.name} moves the disc of the mask on a"
                     f" {self.shape[-2]}×{self.shape[-1]} grid: leave the mask out, or use turns and reflections only"
                 )
-
-    @property
-    def group(self) -> Group:
-        """The group that acts."""
-        return self.inner.group
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape it is bound to, without the batch."""
-        return self.inner.shape
-
-    @property
-    def name(self) -> str:
-        """How `--act` spells it."""
-        return self.inner.name
 
     @cached_property
     def kernel(self) -> tuple[int, ...]:
@@ -101,16 +84,6 @@ class DiscAction:
         if isinstance(self.inner, GridAction) and any(self.resampled_by):
             return law_defect(self.group, self.shape[-1], self.inner.interpolation, True)
         return self.inner.law_defect
-
-    @property
-    def resampled_by(self) -> tuple[Fraction, ...]:
-        """The turn by which each element resamples before it permutes; 0 for exact elements."""
-        return self.inner.resampled_by
-
-    @property
-    def by_channel(self) -> bool:
-        """Whether the inner action does."""
-        return self.inner.by_channel
 
     def __call__(self, g: int, x: Array) -> Array:
         """Return M ρ(g) x."""

@@ -6,8 +6,7 @@ it does not depend, to the last bit, on batch size, order, shards or workers.  T
 
 from __future__ import annotations
 
-from geed_onnx.estimators.broken import Broken
-from geed_onnx.estimators.deviations import Array, Deviations, Floats, merge
+from geed_onnx.estimators.deviations import Array, Broken, Deviations, Floats, merge
 from geed_onnx.estimators.intervals import (
     AROUND,
     METHOD,
@@ -41,41 +40,3 @@ from geed_onnx.estimators.values import (
     value_change,
     value_of,
 )
-
-__all__ = [
-    "AROUND",
-    "METHOD",
-    "REFERENCE",
-    "SAMPLE",
-    "Array",
-    "Broken",
-    "Calibration",
-    "Change",
-    "Deviations",
-    "Equivalence",
-    "Estimate",
-    "Floats",
-    "Normaliser",
-    "Spread",
-    "Tables",
-    "calibrated",
-    "calibrated_change",
-    "change_of_difference",
-    "check_margin",
-    "difference",
-    "equivalence",
-    "hull",
-    "interval",
-    "merge",
-    "no_spread",
-    "normalisers",
-    "over_models",
-    "paired_by_model",
-    "reach",
-    "restricted",
-    "spread",
-    "unpaired",
-    "value_change",
-    "value_of",
-    "welch",
-]

@@ -217,7 +217,7 @@ def interval(
         return Estimate(v, None, None, level, "none: without some image nothing is left to compare", n)
     if is_constant(change):
         return without_variance(v, level, n, hidden)
-    t, skew = _t_of(change, level), change.skewness
+    t, skew = student(change.degrees, level), change.skewness
     low, high = v - error * _hall(t, skew), v - error * _hall(-t, skew)
     return Estimate(v, min(max(low, bounds[0]), v), max(min(high, bounds[1]), v), level, METHOD, n)
 
@@ -238,7 +238,7 @@ def reach(change: Change, level: float) -> float:
     """Return the half width of Student's interval at `level`; infinite where the changes tell nothing of it."""
     if not np.isfinite(change.changes).all() or len(change.ids) < 2:
         return math.inf
-    return _t_of(change, level) * math.sqrt(change.variance)
+    return student(change.degrees, level) * math.sqrt(change.variance)
 
 
 def hull(change: Change, level: float, n: int, hidden: tuple[float, float] | None = None) -> Estimate:
@@ -262,7 +262,7 @@ def hull(change: Change, level: float, n: int, hidden: tuple[float, float] | Non
         return Estimate(v, None, None, level, "none: one image", n)
     if is_constant(change):
         return without_variance(v, level, n, hidden)
-    t, skew = _t(change.degrees_kurtic, level), change.skewness
+    t, skew = student(change.degrees_kurtic, level), change.skewness
     either = t + abs(skew) * (2 * t * t + 1) / 6
     skews = skew, change.skewness_jackknifed
     below = max(either, *(_hall(t, s) for s in skews))
@@ -286,11 +286,8 @@ def without_variance(v: float, level: float, n: int, hidden: tuple[float, float]
     return Estimate(v, *ends, level, said, n)
 
 
-def _t_of(change: Change, level: float) -> float:
-    return _t(change.degrees, level)
-
-
-def _t(degrees: float, level: float) -> float:
+def student(degrees: float, level: float) -> float:
+    """Return Student's t at `level`, two-sided."""
     return float(special.stdtrit(max(degrees, 1.0), 0.5 + level / 2))
 
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from geed_onnx.errors import MeasureError, UsageError
-from geed_onnx.estimators.intervals import ROUNDING, Change, Estimate, hull
+from geed_onnx.estimators.intervals import ROUNDING, Change, Estimate, hull, student
 
 PAIRED = "paired by image: "
 MOVER = "unpaired: MOVER (Zou and Donner 2008) of the two intervals"
@@ -139,15 +138,11 @@ def _over_parts(
 
     def reach_of(some: Sequence[tuple[float, float]]) -> float:
         total, below = math.fsum(v for v, _ in some), math.fsum(v * v / d for v, d in some)
-        return _t(total**2 / below, level) * math.sqrt(total) if total > 0 else 0.0
+        return student(total**2 / below, level) * math.sqrt(total) if total > 0 else 0.0
 
     # the degrees of freedom of many images would make that of few models narrower than it is without them
     reach = max(reach_of(known), reach_of(parts))
     return Estimate(value, value - reach, value + reach, level, said, count)
-
-
-def _t(degrees: float, level: float) -> float:
-    return float(special.stdtrit(degrees, 0.5 + level / 2))
 
 
 # --- equivalence ------------------------------------------------------------------------------------------------

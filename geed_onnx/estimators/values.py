@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.estimators.broken import Broken
-from geed_onnx.estimators.deviations import Deviations, Floats
+from geed_onnx.estimators.deviations import Broken, Deviations, Floats
 from geed_onnx.estimators.intervals import (
     AROUND,
     REFERENCE,
@@ -149,18 +148,13 @@ def restricted(tables: Tables, elements: Sequence[int]) -> Tables:
     E of eq. (4) is a mean over the group and a value is affine in E, so over the parts of a partition the values'
     mean, weighted by the numbers of elements, is the value over the whole.
     """
-    columns = list(elements)
-
-    def of(table: Deviations) -> Deviations:
-        return Deviations(table.ids, table.values[:, columns])
-
     known = range(tables.sample.values.shape[1]) if tables.elements is None else tables.elements
     return replace(
         tables,
-        sample=of(tables.sample),
-        floor=None if tables.floor is None else of(tables.floor),
-        null=None if tables.null is None else tables.null.columns(columns),
-        elements=tuple(known[c] for c in columns),
+        sample=tables.sample.columns(elements),
+        floor=None if tables.floor is None else tables.floor.columns(elements),
+        null=None if tables.null is None else tables.null.columns(elements),
+        elements=tuple(known[c] for c in elements),
     )
 
 

@@ -9,16 +9,3 @@
 from geed_onnx.sessions.providers import available_providers, cuda_devices, resolve_provider
 from geed_onnx.sessions.runtime import RuntimeOptions, open_session
 from geed_onnx.sessions.session import Array, CallableSession, Session, SessionFacts, sessions
-
-__all__ = [
-    "Array",
-    "CallableSession",
-    "RuntimeOptions",
-    "Session",
-    "SessionFacts",
-    "available_providers",
-    "cuda_devices",
-    "open_session",
-    "resolve_provider",
-    "sessions",
-]

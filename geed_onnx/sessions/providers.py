@@ -9,7 +9,7 @@ from functools import cache
 from geed_onnx.errors import ProviderError, UnknownName
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-SUFFIX = "ExecutionProvider"
+SUFFIX = "executionprovider"
 
 
 def available_providers() -> tuple[str, ...]:
@@ -20,13 +20,17 @@ def available_providers() -> tuple[str, ...]:
 
 
 def _word(provider: str) -> str:
-    return provider.removesuffix(SUFFIX).lower()
+    return provider.lower().removesuffix(SUFFIX)
 
 
 @cache
 def cuda_driver() -> str | None:
     """Return None where an NVIDIA driver sees a device, else in words what is missing."""
-    return None if cuda_devices() else _without_cuda()
+    if cuda_devices():
+        return None
+    if _driver() is None:
+        return f"no NVIDIA driver was found ({_library()} is not there)"
+    return "the NVIDIA driver sees no device"
 
 
 @cache
@@ -53,12 +57,6 @@ def _driver() -> ctypes.CDLL | None:
         return None
 
 
-def _without_cuda() -> str:
-    if _driver() is None:
-        return f"no NVIDIA driver was found ({_library()} is not there)"
-    return "the NVIDIA driver sees no device"
-
-
 def resolve_provider(word: str) -> str:
     """Return the provider's full name; `auto` is CUDA where a driver and a CUDA build are present, else the CPU.
 
@@ -75,7 +73,7 @@ def resolve_provider(word: str) -> str:
     if word.lower() == "auto":
         return CUDA if CUDA in have and cuda_driver() is None else CPU
     every = {_word(p): p for p in ort.get_all_providers()}
-    name = every.get(_word_of(word))
+    name = every.get(_word(word))
     if name is None:
         raise UnknownName("provider", word, ["auto", *every])
     if name not in have:
@@ -90,11 +88,6 @@ def resolve_provider(word: str) -> str:
             f"provider 'cuda' was asked for, but {cuda_driver()}; use --provider cpu (or auto), or install a driver"
         )
     return str(name)
-
-
-def _word_of(text: str) -> str:
-    lower = text.lower()
-    return lower.removesuffix(SUFFIX.lower())
 
 
 def not_obtained(asked: str, obtained: list[str]) -> ProviderError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from typing import TYPE_CHECKING, Any
@@ -122,8 +122,7 @@ class OnnxSession:
         self._names = list(dict.fromkeys(t.name for t in taps))
         self._provider = resolve_provider(options.provider)
         self._quantised = any(n.op_type in ("QuantizeLinear", "DequantizeLinear") for n in graph.model.graph.node)
-        first = image.shape[0] if image.shape else None
-        self._fixed = first if isinstance(first, int) else None
+        self._fixed = next((n for n in image.shape[:1] if isinstance(n, int)), None)
         self._session = self._open(model)
         self._inputs = frozenset(i.name for i in self._session.get_inputs())
         self._batching = "dynamic" if self._fixed is None else "looped"
@@ -141,7 +140,7 @@ class OnnxSession:
 
         return SessionFacts(
             provider=self._session.get_providers()[0],
-            threads=self._threads // self._workers if self._provider == CPU else self._threads,
+            threads=self._threads_of_one,
             workers=self._workers,
             versions={"onnxruntime": ort.__version__, "onnx": onnx.__version__, "numpy": np.__version__},
             batching=self._batching,
@@ -164,6 +163,10 @@ class OnnxSession:
         for one another; elsewhere one on the device while NumPy works on the other."""
         return min(self._threads, MOST_WORKERS) if self._provider == CPU else 2
 
+    @property
+    def _threads_of_one(self) -> int:
+        return self._threads // self._workers if self._provider == CPU else self._threads
+
     def run(self, x: Array) -> dict[str, Array]:
         """Run one batch `(B, …)` of model inputs; returns every tap, maps as NCHW, half precision as float32.
 
@@ -171,12 +174,10 @@ class OnnxSession:
         """
         if not self._verified:
             with self._lock:
-                known = self._verify(x)
+                known = None if self._verified else self._verify(x)
             if known is not None:
                 return self._canonical(known)
-        if self._batching == "looped":
-            return self._canonical(self._looped(x))
-        return self._canonical(self._raw(self._session, x))
+        return self._canonical(self._looped(x) if self._batching == "looped" else self._raw(self._session, x))
 
     # --- batches ------------------------------------------------------------------------------------------------
 
@@ -212,66 +213,45 @@ class OnnxSession:
         return shifted
 
     def _same(self, batch: list[Array], single: list[Array]) -> bool:
-        for a, b in zip(batch, single, strict=True):
-            tolerance = BATCH_TOLERANCE.get(b.dtype.name, DEFAULT_BATCH_TOLERANCE)
-            if a.shape != b.shape:
-                return False
+        def alike(a: Array, b: Array) -> bool:
             a64, b64 = a.astype(np.float64), b.astype(np.float64)
             # NaN and Inf are the engine's to report; here they must not widen the tolerance, nor count as a mix-up
             largest = np.abs(b64[np.isfinite(b64)]).max(initial=0.0)
-            if not np.allclose(a64, b64, rtol=0, atol=tolerance * max(largest, 1e-6), equal_nan=True):
-                return False
-        return True
+            tolerance = BATCH_TOLERANCE.get(b.dtype.name, DEFAULT_BATCH_TOLERANCE) * max(largest, 1e-6)
+            return a.shape == b.shape and np.allclose(a64, b64, rtol=0, atol=tolerance, equal_nan=True)
+
+        return all(alike(a, b) for a, b in zip(batch, single, strict=True))
 
     def _verify(self, x: Array) -> list[Array] | None:
-        """Settle how batches are run, on the first real batch of more than one image; return its outputs if known."""
-        if self._verified:
-            return None
-        if self._fixed is not None and len(x) > self._fixed:
-            self._try_rewriting(x)
-        elif self._fixed is None and len(x) > 1:
-            return self._verify_dynamic(x)
-        return None
+        """Settle how batches are run, on the first real batch that the file's own does not hold; its outputs if known.
 
-    def _try_rewriting(self, x: Array) -> None:
-        """Make a fixed batch dynamic if that changes nothing; some files silently compute something else then."""
+        A fixed batch is made dynamic if that changes nothing: some files silently compute something else then. A batch
+        that is free must give what single images give: a Reshape may hold the batch the file was made with.
+        """
+        if len(x) <= (self._fixed or 1):
+            return None
         probe = self._probe(x)
         single = self._looped(probe)
+        why = "a batch gives other values than its images one by one"
         try:
-            candidate = self._open(exposed(self._graph, self._names, batch="dynamic"))
-            if self._same(self._raw(candidate, probe), single):
-                self._session, self._batching = candidate, "rewritten"
-                self._verified = True
-                return
-        except OutOfMemory:
-            raise
-        except (SessionError, ModelError):
-            pass  # a graph that holds its batch in a Reshape, say, does not run with another: the loop serves
-        self._verified = True
-        self._notes.append(f"the file's batch is fixed at {self._fixed} and cannot be changed: run piece by piece")
-
-    def _verify_dynamic(self, x: Array) -> list[Array] | None:
-        """Check that a batch gives what single images give; a Reshape may hold the batch the file was made with."""
-        probe = self._probe(x)
-        single = [
-            np.concatenate(parts)
-            for parts in zip(
-                *(self._checked(self._raw(self._session, probe[i : i + 1]), 1) for i in range(len(probe))), strict=True
-            )
-        ]
-        try:
-            batch = self._raw(self._session, probe)
+            candidate = self._session
+            if self._fixed is not None:
+                candidate = self._open(exposed(self._graph, self._names, batch="dynamic"))
+            batch = self._raw(candidate, probe)
             if self._same(batch, single):
-                self._verified = True
-                return batch if len(x) == len(probe) and np.array_equal(x, probe) else None
-            why = "a batch gives other values than its images one by one"
+                self._session, self._verified = candidate, True
+                self._batching = "dynamic" if self._fixed is None else "rewritten"
+                return batch if self._fixed is None and np.array_equal(x, probe) else None
         except OutOfMemory:
             raise
-        except SessionError:
+        except (SessionError, ModelError):  # a graph that holds its batch in a Reshape, say: the loop serves
             why = "it does not run on more than one image"
-        self._batching = "looped"
-        self._verified = True
-        self._notes.append(f"the file says its batch is free, but {why}: run image by image")
+        self._batching, self._verified = "looped", True
+        self._notes.append(
+            f"the file says its batch is free, but {why}: run image by image"
+            if self._fixed is None
+            else f"the file's batch is fixed at {self._fixed} and cannot be changed: run piece by piece"
+        )
         return None
 
     # --- ONNX Runtime -------------------------------------------------------------------------------------------
@@ -283,7 +263,7 @@ class OnnxSession:
             with _hushed(ort, self._provider):
                 ort.preload_dlls()
         settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self._threads // self._workers if self._provider == CPU else self._threads
+        settings.intra_op_num_threads = self._threads_of_one
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 4
         settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._options.spinning)))
@@ -312,29 +292,24 @@ class OnnxSession:
         for name, value in self._constants.items():
             if name not in self._inputs:
                 continue
-            port = next(p for p in self._graph.inputs if p.name == name)
-            open_batch = bool(port.shape) and not isinstance(port.shape[0], int)
-            fills = open_batch and len(value) == 1 and self._same_batch_axis(port)
+            first = next(p for p in self._graph.inputs if p.name == name).shape[:1]
+            open_batch = bool(first) and not isinstance(first[0], int)
+            fills = open_batch and len(value) == 1 and first == self._image.shape[:1]
             feed[name] = np.repeat(value, len(x), axis=0) if fills else value
         return feed
 
-    def _same_batch_axis(self, port: Port) -> bool:
-        return port.shape[0] == self._image.shape[0]
-
     def _raw(self, session: Any, x: Array) -> list[Array]:
         try:
-            if self._provider == CUDA:
-                with self._device:
-                    return self._bound(session, x)
-            if self._provider != CPU:
-                with self._device:
-                    return list(session.run(self._names, self._feed(x)))
-            outputs: list[Array] = session.run(self._names, self._feed(x))
+            with nullcontext() if self._provider == CPU else self._device:
+                run = self._bound if self._provider == CUDA else self._plain
+                return run(session, x)
         except MemoryError as error:
             raise OutOfMemory(f"a batch of {len(x)} does not fit into memory") from error
         except Exception as error:
             raise _translated(error, f"ONNX Runtime failed on a batch of shape {x.shape}") from error
-        return outputs
+
+    def _plain(self, session: Any, x: Array) -> list[Array]:
+        return list(session.run(self._names, self._feed(x)))
 
     def _bound(self, session: Any, x: Array) -> list[Array]:
         """Run with I/O binding: one input buffer on the device per shape, refilled; outputs stay there until copied."""
@@ -384,12 +359,10 @@ def _canonical(y: Array, tap: Tap, layout: str | None) -> Array:
             raise SessionError(f"the tensor {tap.name!r} came as {y.shape}; a map has four axes: use {tap.name}:vector")
         if (tap.layout or layout) == "NHWC":
             y = np.ascontiguousarray(np.moveaxis(y, 3, 1))
-    elif y.ndim > 2:
+        return y
+    if y.ndim > 2:
         y = y.reshape(y.shape[0], *(d for d in y.shape[1:] if d != 1))
-        y = y[:, None] if y.ndim == 1 else y
-    elif y.ndim == 1:
-        y = y[:, None]
-    return y
+    return y[:, None] if y.ndim == 1 else y
 
 
 def _translated(error: Exception, context: str) -> SessionError:

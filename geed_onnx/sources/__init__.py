@@ -16,7 +16,6 @@ A further form of source is one `Form` registered in `sources`, here or through 
 """
 
 from geed_onnx.sources.arrays import ArraySource, as_images
-from geed_onnx.sources.clusters import clusters_of
 from geed_onnx.sources.declared import declared_input, preprocessing_for
 from geed_onnx.sources.drawing import Drawing, draw, draw_distinct, permuted
 from geed_onnx.sources.fingerprint import Fingerprint, fingerprint
@@ -25,32 +24,5 @@ from geed_onnx.sources.hub import open_hub
 from geed_onnx.sources.kept import KeptSource
 from geed_onnx.sources.plausible import plausible
 from geed_onnx.sources.preprocessing import Preprocessing, normalised, sized
-from geed_onnx.sources.source import Form, Options, Source, open_source, sources
+from geed_onnx.sources.source import Form, Options, Source, clusters_of, open_source, sources
 from geed_onnx.sources.tables import TableSource
-
-__all__ = [
-    "IMAGE_SUFFIXES",
-    "ArraySource",
-    "Drawing",
-    "Fingerprint",
-    "Form",
-    "KeptSource",
-    "Options",
-    "Preprocessing",
-    "Source",
-    "TableSource",
-    "as_images",
-    "clusters_of",
-    "declared_input",
-    "draw",
-    "draw_distinct",
-    "fingerprint",
-    "normalised",
-    "open_hub",
-    "open_source",
-    "permuted",
-    "plausible",
-    "preprocessing_for",
-    "sized",
-    "sources",
-]

@@ -18,14 +18,22 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import DataError, UnknownName, UsageError
-from geed_onnx.sources.clusters import clustered
-from geed_onnx.sources.source import Form, Options, Source, checked_index, digest_of, existing_file, one_line, sources
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import (
+    Array,
+    Form,
+    Options,
+    Source,
+    checked_index,
+    clustered,
+    digest_of,
+    existing_file,
+    of_source,
+    one_line,
+    sources,
+)
 
 _IMAGE_NAMES = ("x", "images")
 _ID_NAMES = ("id", "ids")
@@ -106,18 +114,7 @@ class _AsImages:
 
     source: Source
     as_is: bool = False
-
-    @property
-    def uri(self) -> str:
-        return self.source.uri
-
-    @property
-    def size(self) -> int | None:
-        return self.source.size
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        return self.source.skipped
+    uri, size, skipped = map(of_source, ("uri", "size", "skipped"))
 
     def items(self, indices: Sequence[int] | None = None) -> Iterator[tuple[str, Array]]:
         for name, array in self.source.items(indices):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from geed_onnx.errors import DataError, GeedError, UnknownName, UsageError
+from geed_onnx.errors import DataError, GeedError, UnknownName, UsageError, one_of
 from geed_onnx.sources import huggingface
 from geed_onnx.sources.preprocessing import LAYOUTS, Preprocessing
 
@@ -66,9 +66,7 @@ def preprocessing_for(
         )
     notes = [*lower.pop("notes", ())]
     merged = _merged(said, lower)
-    merged["layout"] = str(layout).upper()
-    if merged["layout"] not in LAYOUTS:
-        raise UnknownName("layout", str(layout), LAYOUTS)
+    merged["layout"] = one_of("layout", str(layout).upper(), LAYOUTS)
     merged.setdefault("colour", _colour(input_shape, merged, notes))
     _set_size(merged, input_shape, origin if "size" not in said else "flags", notes)
     _set_values(merged, input_dtype)

@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geed_onnx.errors import DataError
-from geed_onnx.sources.source import one_line
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import Array, one_line
 
 
 def decode(encoded: bytes | Path, name: str, uri: str) -> Array:

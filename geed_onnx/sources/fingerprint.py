@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geed_onnx.errors import DataError
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import Array
 
 
 class Fingerprint:

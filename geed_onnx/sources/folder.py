@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
 
 from geed_onnx.errors import DataError, UsageError
-from geed_onnx.sources.clusters import FOLDER
 from geed_onnx.sources.decoding import decode
 from geed_onnx.sources.fingerprint import content_digest
-from geed_onnx.sources.source import Form, Options, checked_index, sources
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import FOLDER, Array, Form, Options, checked_index, readable, sources
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
 
@@ -43,16 +38,10 @@ class FolderSource:
 
     def items(self, indices: Sequence[int] | None = None) -> Iterator[tuple[str, Array]]:
         """Yield (relative path, image) in the order of `indices`; see `Source.items`."""
-        for index in range(self.size) if indices is None else indices:
-            name = self._names[checked_index(index, self.size, self.uri)]
-            try:
-                image = decode(Path(self.uri) / name, name, self.uri)
-            except DataError as error:
-                if not self._skip_bad:
-                    raise
-                self.skipped = {**self.skipped, name: str(error)}
-                continue
-            yield name, image
+        wanted = range(self.size) if indices is None else indices
+        names = (self._names[checked_index(i, self.size, self.uri)] for i in wanted)
+        images = ((name, partial(decode, Path(self.uri) / name, name, self.uri)) for name in names)
+        return readable(self, images, skip_bad=self._skip_bad)
 
     def digest(self, index: int) -> bytes:
         """Return the hash of an image's file, the same for copies of it; see `Source`."""

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from geed_onnx.errors import DataError, UnknownName
-from geed_onnx.sources.quiet import quiet
 from geed_onnx.sources.source import Form, Options, one_line, sources
-from geed_onnx.sources.tables import STREAM_BYTES, STREAM_ROWS, Scratch, TableSource
+from geed_onnx.sources.tables import STREAM_BYTES, STREAM_ROWS, Scratch, TableSource, quiet
 
 _SCHEME = "hf:"
 _PREFERRED = ("test", "validation", "train")

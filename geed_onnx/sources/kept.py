@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geed_onnx.sources.clusters import clustered
-from geed_onnx.sources.source import Source, digest_of
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import Array, Source, clustered, digest_of, of_source
 
 #: What is kept at most, in bytes; images beyond it are read each time.
 MOST_BYTES = 256 << 20
@@ -23,6 +19,7 @@ class KeptSource:
     """A source whose images are remembered, up to `most` bytes; what it yields is the source's own, read-only."""
 
     source: Source
+    as_is, size, skipped = map(of_source, ("as_is", "size", "skipped"))
     address: str | None = None
     """what it is called; None: the source's own address"""
     aligned: bool = True
@@ -36,21 +33,6 @@ class KeptSource:
     def uri(self) -> str:
         """The address."""
         return self.source.uri if self.address is None else self.address
-
-    @property
-    def as_is(self) -> bool:
-        """Whether the arrays are the model's input already."""
-        return self.source.as_is
-
-    @property
-    def size(self) -> int | None:
-        """The number of images."""
-        return self.source.size
-
-    @property
-    def skipped(self) -> Mapping[str, str]:
-        """Unreadable images left out so far."""
-        return self.source.skipped
 
     def items(self, indices: Sequence[int] | None = None) -> Iterator[tuple[str, Array]]:
         """Yield (id, array); those at hand from memory, runs of others from the source."""

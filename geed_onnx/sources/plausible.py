@@ -6,12 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geed_onnx.sources.declared import METADATA, declared_input
 from geed_onnx.sources.preprocessing import Preprocessing
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.source import Array
 
 
 def plausible(x: Array, p: Preprocessing | None, metadata: Mapping[str, str]) -> tuple[str, ...]:

@@ -12,11 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from geed_onnx.errors import DataError, UnknownName
-
-Array = npt.NDArray[Any]
+from geed_onnx.errors import DataError, one_of
+from geed_onnx.sources.source import Array
 
 FITS = ("resize", "crop", "pad", "none")
 COLOURS = ("grey", "rgb", "bgr")
@@ -71,8 +69,7 @@ class Preprocessing:
             ("resample", self.resample, RESAMPLES),
             ("dtype", self.dtype, DTYPES),
         ):
-            if name not in known:
-                raise UnknownName(what, str(name), known)
+            one_of(what, name, known)
         before = (self.resize,) if isinstance(self.resize, int) else self.resize or ()
         if min(self.height, self.width, *before) < 1:
             raise DataError(f"the size {self.height}×{self.width} (resize {self.resize}) must be at least 1×1")

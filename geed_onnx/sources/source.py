@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
-from geed_onnx.errors import DataError
+from geed_onnx.errors import DataError, UsageError
 from geed_onnx.registry import Registry
 
 Array = npt.NDArray[Any]
@@ -74,6 +76,9 @@ class Form:
     """how such an address is written, for help texts and error messages"""
 
 
+FOLDER = "folder"
+"""what the column is called where the clusters are the folders that images lie in"""
+
 sources: Registry[Form] = Registry("sources", "source")
 
 
@@ -105,11 +110,80 @@ def digest_of(source: Source, index: int) -> bytes | None:
     return None if told is None else told(index)
 
 
+def clusters_of(source: Source, indices: Iterable[int], column: str | None) -> dict[str, str] | None:
+    """Return {image id: its cluster} in the order of `indices`, each of them once; None without a column.
+
+    A column is one of a table, an array of an `.npz` as long as that of the images, or for a folder of images the word
+    `folder`: the folder that an image lies in directly. A stream is read once more for it.
+
+    Raises
+    ------
+    UsageError
+        If there is no such column.
+    DataError
+        If it has no value for one of the images, or holds something else than text and numbers.
+    """
+    if column is None:
+        return None
+    wanted = tuple(indices)
+    found = {}
+    for index, (name, value) in zip(wanted, clustered(source, wanted, column), strict=True):
+        if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+            raise DataError(
+                f"{source.uri}: {column!r} has no value for image {name!r} (row {index}, counted from 0); every image"
+                " needs a cluster"
+            )
+        if isinstance(value, (bytes, list, dict)):
+            raise DataError(
+                f"{source.uri}: {column!r} holds {type(value).__name__} for image {name!r}; expected text or numbers"
+                " that name clusters"
+            )
+        found[name] = str(value)
+    return found
+
+
+def clustered(source: Source, indices: Sequence[int], column: str) -> Sequence[tuple[str, Any]]:
+    """Return the pair (id, value in a column) of each image, as the source has it.
+
+    Raises
+    ------
+    UsageError
+        If the source has no such column, or none at all.
+    """
+    told: Callable[[Sequence[int], str], Sequence[tuple[str, Any]]] | None = getattr(source, "clusters", None)
+    if told is None:
+        raise UsageError(
+            f"--cluster {column}: {source.uri!r} is a source that names no clusters; a table does (a column), an .npz"
+            f" (an array), and a folder of images ({FOLDER})"
+        )
+    return told(indices, column)
+
+
+def of_source(name: str) -> Any:
+    """Return a property that is the same of `source`, for a source made of another."""
+    return property(attrgetter(f"source.{name}"))
+
+
 def checked_index(index: int, size: int, uri: str) -> int:
     """Return `index`, known to lie in 0..size-1."""
     if not 0 <= index < size:
         raise DataError(f"{uri}: image {index} was asked for, but indices run from 0 to {size - 1}")
     return index
+
+
+def readable(
+    source: Any, images: Iterable[tuple[str, Callable[[], Array]]], *, skip_bad: bool
+) -> Iterator[tuple[str, Array]]:
+    """Yield (id, image) of those that can be read; with `skip_bad` the others are left out and put into `skipped`."""
+    for name, read in images:
+        try:
+            image = read()
+        except DataError as error:
+            if not skip_bad:
+                raise
+            source.skipped = {**source.skipped, name: str(error)}
+            continue
+        yield name, image
 
 
 def existing_file(uri: str) -> Path:

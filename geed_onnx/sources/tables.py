@@ -6,24 +6,23 @@ A table is either mapped from an Arrow copy in a temporary folder (any row at on
 
 from __future__ import annotations
 
+import logging
 import tempfile
+import warnings
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
-
-import numpy.typing as npt
+from typing import IO, Any, NamedTuple
 
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import DataError, UnknownName
-from geed_onnx.sources.columns import Encoded, encoded, fetched, id_column, image_column
 from geed_onnx.sources.decoding import decode
 from geed_onnx.sources.fingerprint import content_digest
-from geed_onnx.sources.quiet import quiet
-from geed_onnx.sources.source import Form, Options, checked_index, existing_file, one_line, sources
-
-Array = npt.NDArray[Any]
+from geed_onnx.sources.folder import IMAGE_SUFFIXES
+from geed_onnx.sources.source import Array, Form, Options, checked_index, existing_file, one_line, readable, sources
 
 STREAM_ROWS = 50_000
 """above this many rows a data set of the Hub is streamed"""
@@ -31,6 +30,8 @@ STREAM_BYTES = 1_000_000_000
 """above this size a table is streamed instead of copied"""
 
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow", ".csv": "csv"}
+_TALKERS = ("datasets", "huggingface_hub", "fsspec", "filelock", "urllib3", "httpx")
+_ID_NAMES = ("id", "image_id", "img_id", "uuid", "__key__")
 
 
 class TableSource:
@@ -65,15 +66,9 @@ class TableSource:
 
         A stream is read once, in its own order; images met before their turn wait, encoded, in a temporary file.
         """
-        for name, cell in self._streamed(indices) if self._streams else self._mapped(indices):
-            try:
-                image = self._decoded(name, cell)
-            except DataError as error:
-                if not self._skip_bad:
-                    raise
-                self.skipped = {**self.skipped, name: str(error)}
-                continue
-            yield name, image
+        cells = self._streamed(indices) if self._streams else self._mapped(indices)
+        images = ((name, partial(self._decoded, name, cell)) for name, cell in cells)
+        return readable(self, images, skip_bad=self._skip_bad)
 
     def digest(self, index: int) -> bytes | None:
         """Return the hash of an image as it is encoded, None for those of a stream or elsewhere; see `Source`."""
@@ -224,6 +219,144 @@ def _features_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
 def _names_each_row(rows: Any, column: str) -> bool:
     values = rows.unique(column)
     return None not in values and len({str(value) for value in values}) == len(rows)
+
+
+# ---- columns and cells ----------------------------------------------------------------------------------------------
+
+
+class Encoded(NamedTuple):
+    """One cell that holds an image: its encoded bytes, or where they are."""
+
+    data: bytes | None
+    place: str | None
+
+
+def image_column(uri: str, features: Mapping[str, Any], first: Mapping[str, Any], wanted: str | None) -> str:
+    """Return the column that holds images, by its type; a text column counts where its first value is an image path.
+
+    Raises
+    ------
+    UnknownName
+        If `wanted` is no column.
+    DataError
+        If no column holds images, several do, or `wanted` does not.
+    """
+    fitting = [name for name, feature in features.items() if _holds_images(feature, first.get(name))]
+    if wanted is not None:
+        if wanted not in features:
+            raise UnknownName("column", wanted, features, hint=f"in {uri}")
+        # a path without a familiar ending is taken where the user says that it is one
+        if wanted not in fitting and not _is_text(features[wanted]):
+            raise DataError(f"{uri}: column {wanted!r} holds {features[wanted]}, not images; {_expected()}")
+        return wanted
+    if len(fitting) == 1:
+        return fitting[0]
+    columns = ", ".join(features)
+    if not fitting:
+        raise DataError(f"{uri}: no column holds images (columns: {columns}); {_expected()}")
+    raise DataError(f"{uri}: several columns hold images: {', '.join(fitting)}; name one with --column")
+
+
+def id_column(features: Mapping[str, Any], image: str) -> str | None:
+    """Return the column of ids, by its name, if it is text or integers."""
+    for name, feature in features.items():
+        if name != image and name.lower() in _ID_NAMES and (_is_text(feature) or "int" in _dtype(feature)):
+            return name
+    return None
+
+
+def encoded(value: Any, folder: Path | None) -> Encoded:
+    """Return the image in a cell: `{"bytes", "path"}`, bytes, or a path, relative to `folder`.
+
+    Raises
+    ------
+    ValueError
+        If the cell is empty or holds something else.
+    """
+    if isinstance(value, Mapping):
+        if value.get("bytes") is not None:
+            return Encoded(value["bytes"], None)
+        value = value.get("path")
+    if isinstance(value, bytes):
+        return Encoded(value, None)
+    if isinstance(value, str) and value:
+        return Encoded(None, value if "://" in value or folder is None else str(folder / value))
+    raise ValueError("the cell is empty" if not value else f"the cell holds {type(value).__name__}, not an image")
+
+
+def fetched(cell: Encoded) -> bytes | Path:
+    """Return what `decode` takes: bytes, or the path of a local file; remote addresses are read.
+
+    Raises
+    ------
+    ValueError
+        If a remote address cannot be read.
+    """
+    if cell.data is not None:
+        return cell.data
+    place = str(cell.place)
+    if "://" not in place:
+        return Path(place)
+    import fsspec
+
+    try:
+        with fsspec.open(place, "rb") as file:
+            return bytes(file.read())
+    except Exception as error:  # every file system has errors of its own
+        raise ValueError(f"{place} cannot be read ({one_line(error)})") from error
+
+
+def _holds_images(feature: Any, value: Any) -> bool:
+    if type(feature).__name__ == "Image" or _dtype(feature).endswith("binary"):
+        return True
+    if isinstance(feature, Mapping):
+        return "bytes" in feature and _dtype(feature["bytes"]).endswith("binary")
+    return _is_text(feature) and isinstance(value, str) and value.lower().endswith(IMAGE_SUFFIXES)
+
+
+def _is_text(feature: Any) -> bool:
+    return _dtype(feature) in ("string", "large_string")
+
+
+def _dtype(feature: Any) -> str:
+    return str(getattr(feature, "dtype", ""))
+
+
+def _expected() -> str:
+    return "expected an Image feature, {bytes, path}, encoded bytes, or paths of image files"
+
+
+# ---- `datasets` -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence `datasets` and what it stands on (stdout is data, stderr ours), and leave everything as it was found.
+
+    What goes wrong arrives as an exception, so nothing is lost.
+    """
+    import datasets
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    loggers = [logging.getLogger(name) for name in _TALKERS]
+    levels = [logger.level for logger in loggers]
+    datasets_bars, hub_bars = datasets.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    # an environment variable can forbid changing the bars; the libraries then warn
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        datasets.disable_progress_bars()
+        disable_progress_bars()
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if datasets_bars:
+                datasets.enable_progress_bars()
+            if hub_bars:
+                enable_progress_bars()
 
 
 # ---- opening a file ----------------------------------------------------------------------------------------------

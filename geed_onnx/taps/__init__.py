@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 from geed_onnx.taps.centre import Obstacle, lost_centre
-from geed_onnx.taps.choice import choose_taps
-from geed_onnx.taps.declarations import declaration_problems
+from geed_onnx.taps.choice import choose_taps, list_taps, resolve_taps
 from geed_onnx.taps.expose import exposed, save_exposed
 from geed_onnx.taps.graph import (
     Graph,
@@ -24,26 +23,4 @@ from geed_onnx.taps.graph import (
     model_sha256,
     read_graph,
 )
-from geed_onnx.taps.listing import Tap, list_taps
-from geed_onnx.taps.resolve import resolve_taps
-
-__all__ = [
-    "Graph",
-    "Obstacle",
-    "Port",
-    "Tap",
-    "choose_taps",
-    "declaration_problems",
-    "exposed",
-    "external_files",
-    "file_sha256",
-    "graph_of",
-    "image_input",
-    "image_inputs",
-    "list_taps",
-    "lost_centre",
-    "model_sha256",
-    "read_graph",
-    "resolve_taps",
-    "save_exposed",
-]
+from geed_onnx.taps.listing import Tap, declaration_problems

@@ -7,13 +7,13 @@ positions, that is the case exactly if begin + end = n.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from onnx import NodeProto
 
 from geed_onnx.taps.graph import Graph
-from geed_onnx.taps.index import Index, attribute, integer, integers, reached, text
+from geed_onnx.taps.index import Index, attribute, integer, integers, reached, text, told
 from geed_onnx.taps.layout import NCHW, Axes
 from geed_onnx.taps.listing import image_names
 from geed_onnx.taps.ops import WINDOWED
@@ -176,16 +176,11 @@ def _transposed(index: Index, node: NodeProto, axes: Axes, size: Size) -> Findin
 
 
 def _sliced(index: Index, node: NodeProto, axes: Axes, size: Size) -> Findings:
-    if len(node.input) > 1:
-        known = [index.known.get(n) if n else None for n in node.input[1:]]
-        if known[0] is None or known[1] is None:
-            return
-        starts, ends = known[0].reshape(-1).tolist(), known[1].reshape(-1).tolist()
-        over = known[2].reshape(-1).tolist() if len(known) > 2 and known[2] is not None else list(range(len(starts)))
-        steps = known[3].reshape(-1).tolist() if len(known) > 3 and known[3] is not None else [1] * len(starts)
-    else:
-        starts, ends = list(integers(node, "starts")), list(integers(node, "ends"))
-        over, steps = list(integers(node, "axes", range(len(starts)))), [1] * len(starts)
+    starts, ends = told(index, node, "starts", 1), told(index, node, "ends", 2)
+    if starts is None or ends is None:
+        return
+    over = told(index, node, "axes", 3) or range(len(starts))
+    steps = told(index, node, "steps", 4) or (1,) * len(starts)
     for start, end, axis, step in zip(starts, ends, over, steps, strict=True):
         if axis % 4 not in axes:
             continue
@@ -206,9 +201,7 @@ def _sliced(index: Index, node: NodeProto, axes: Axes, size: Size) -> Findings:
 
 
 def _padded(index: Index, node: NodeProto, axes: Axes, size: Size) -> Findings:
-    pads: Sequence[int] = integers(node, "pads", integers(node, "paddings"))
-    if not pads and len(node.input) > 1 and node.input[1] in index.known:
-        pads = [int(p) for p in index.known[node.input[1]].reshape(-1)]
+    pads = told(index, node, "pads", 1) or integers(node, "paddings")
     if len(pads) != 8:
         return
     for axis in axes:

@@ -13,9 +13,10 @@ import onnx
 from onnx import GraphProto, ModelProto, ValueInfoProto
 
 from geed_onnx.errors import ModelError, UnknownName, UsageError
+from geed_onnx.taps.choice import list_taps
 from geed_onnx.taps.graph import Graph, declared_taps, image_inputs, location, tensors
 from geed_onnx.taps.index import MARK, reads, runtime_inputs
-from geed_onnx.taps.listing import Tap, list_taps
+from geed_onnx.taps.listing import Tap
 
 Batch = Literal["keep", "dynamic"]
 SYMBOL = "batch"

@@ -201,13 +201,17 @@ def _sha256(paths: Sequence[Path]) -> str:
 
 def declared_taps(metadata: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return the entries of `geed.taps` that name a tensor, [] where there are none or they cannot be read."""
+    entries = stated(metadata, "geed.taps", [])
+    return [e for e in entries or () if isinstance(e, dict) and isinstance(e.get("name"), str)]
+
+
+def stated(metadata: Mapping[str, str], key: str, absent: list[Any] | dict[str, Any]) -> Any:
+    """Return what a property holds as JSON, `absent` where it is not there, None where it is of no such type."""
     try:
-        entries = json.loads(metadata.get("geed.taps", "[]"))
+        value = json.loads(metadata[key]) if key in metadata else absent
     except (ValueError, RecursionError):
-        return []
-    if not isinstance(entries, list):
-        return []
-    return [e for e in entries if isinstance(e, dict) and isinstance(e.get("name"), str)]
+        return None
+    return value if isinstance(value, type(absent)) else None
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
@@ -309,11 +313,8 @@ def _check_sizes(model: ModelProto, sizes: Mapping[str, tuple[int, ...]]) -> Non
 def _declared(metadata: Mapping[str, str], images: Sequence[str]) -> dict[str, str]:
     """Return the layouts that `geed.input` and `geed.taps` declare, by tensor name."""
     declared = {e["name"]: e["layout"] for e in declared_taps(metadata) if isinstance(e.get("layout"), str)}
-    try:
-        entry = json.loads(metadata.get("geed.input", "{}"))
-    except (ValueError, RecursionError):
-        entry = {}
-    if isinstance(entry, dict) and isinstance(entry.get("layout"), str):
+    entry = stated(metadata, "geed.input", {}) or {}
+    if isinstance(entry.get("layout"), str):
         name = entry.get("name", images[0] if images else None)
         if isinstance(name, str):
             declared[name] = entry["layout"]

@@ -97,6 +97,14 @@ def integer(node: NodeProto, name: str, default: int) -> int:
     return int(value)  # type: ignore[call-overload, no-any-return]
 
 
+def told(index: Index, node: NodeProto, name: str, at: int) -> tuple[int, ...] | None:
+    """Return integers that older files have as an attribute, newer ones as the input `at`; None where not known."""
+    if attribute(node, name) is not None:
+        return integers(node, name)
+    value = index.known.get(node.input[at]) if len(node.input) > at else None
+    return None if value is None else tuple(int(v) for v in value.reshape(-1))
+
+
 def text(node: NodeProto, name: str, default: str = "") -> str:
     """Return a string attribute of a node."""
     value = attribute(node, name)
@@ -144,6 +152,8 @@ def build(model: ModelProto, sizes: Mapping[str, tuple[int, ...]]) -> Index:
             # an image decides over a recurrent state or a vector that happens to stand first
             batch = first if batch is None or (len(dims) == 4 and batch != MARK) else batch
     lean = _inlined(lean)
+    for node in lean.graph.node:
+        node.domain = "" if node.domain == "ai.onnx" else node.domain  # two names of one
     nodes = _ordered(lean.graph)
     del lean.graph.node[:]
     lean.graph.node.extend(nodes)
@@ -334,6 +344,7 @@ def _inferred(lean: ModelProto, nodes: Sequence[NodeProto]) -> tuple[dict[str, V
     downstream loses its shape. Here what can be computed is computed, put in as an initialiser, and inferred again.
     """
     known = {t.name: numpy_helper.to_array(t) for t in lean.graph.initializer}
+    opset = next((o.version for o in lean.opset_import if not o.domain), 1)
     values: dict[str, Value] = {}
     work = ModelProto()
     work.CopyFrom(lean)
@@ -343,7 +354,7 @@ def _inferred(lean: ModelProto, nodes: Sequence[NodeProto]) -> tuple[dict[str, V
         for node in nodes:
             if node.output and node.output[0] not in known:
                 shape = values.get(node.input[0], Value(0, None)).shape if node.input else None
-                result = evaluate(node, [known.get(n) if n else None for n in node.input], shape)
+                result = evaluate(node, [known.get(n) for n in node.input], shape, opset)
                 if result is not None:
                     fresh[node.output[0]] = known[node.output[0]] = result
         if not fresh:

@@ -19,7 +19,7 @@ from fractions import Fraction
 
 from onnx import NodeProto
 
-from geed_onnx.taps.index import Index, Shape, integer, integers
+from geed_onnx.taps.index import Index, Shape, integer, integers, told
 from geed_onnx.taps.ops import CHANNELS_FIRST, CHANNELWISE, ELEMENTWISE_INPUTS, MATMULS, REDUCTIONS, SAME_AXES
 
 Axes = tuple[int, int]
@@ -72,54 +72,34 @@ class _Spread:
                     self.axes[name] = None
 
     def _neighbours(self, name: str, axes: Axes) -> Iterable[tuple[str, Axes]]:
-        for i in self.index.consumers.get(name, ()):
-            yield from _forward(self.index, self.index.nodes[i], name, axes)
-        node = self.index.maker(name)
-        if node is not None:
-            yield from _backward(self.index, node, name, axes)
+        maker = self.index.producer.get(name)
+        for i in (*self.index.consumers.get(name, ()), *([] if maker is None else [maker])):
+            if self.index.nodes[i].input:
+                yield from _across(self.index, self.index.nodes[i], name, axes)
 
 
-def _forward(index: Index, node: NodeProto, name: str, axes: Axes) -> Iterable[tuple[str, Axes]]:
-    out = node.output[0]
-    if node.op_type == "Transpose":
+def _across(index: Index, node: NodeProto, name: str, axes: Axes) -> Iterable[tuple[str, Axes]]:
+    """Yield what else has axes that follow from those of `name`, an input or an output of the node."""
+    source, forward = node.input[0], name not in node.output
+    other = node.output[0] if forward else source
+    if node.op_type in SAME_AXES:
+        rank = index.rank(name)
+        for near in (*_data(node), *(o for o in node.output if o and forward)):
+            if near != name and index.variable(near) and index.rank(near) == rank:
+                yield near, axes
+    elif forward and name != source:
+        return  # a shape, a scale, a list of axes
+    elif node.op_type == "Transpose":
         perm = _perm(index, node)
         if perm and max(axes) < len(perm):
-            yield out, (perm.index(axes[0]), perm.index(axes[1]))
+            moved = [perm.index(a) if forward else perm[a] for a in axes]
+            yield other, (moved[0], moved[1])
     elif node.op_type in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
-        if name == node.input[0]:
-            yield from _carried(out, axes, survivors(index.shape(name), index.shape(out)))
-    elif node.op_type in REDUCTIONS:
-        if name == node.input[0] and integer(node, "keepdims", 1):
-            yield out, axes
-    elif node.op_type in SAME_AXES:
-        rank = index.rank(name)
-        for other in (*_data(node), *(o for o in node.output if o)):
-            if other != name and index.variable(other) and index.rank(other) == rank:
-                yield other, axes
-    elif node.op_type in MATMULS and name == node.input[0] and _contracts_channel(index, node, axes):
-        yield out, axes
-
-
-def _backward(index: Index, node: NodeProto, name: str, axes: Axes) -> Iterable[tuple[str, Axes]]:
-    if not node.input:
-        return
-    source = node.input[0]
-    if node.op_type == "Transpose":
-        perm = _perm(index, node)
-        if perm and max(axes) < len(perm):
-            yield source, (perm[axes[0]], perm[axes[1]])
-    elif node.op_type in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
-        yield from _carried(source, axes, survivors(index.shape(name), index.shape(source)))
-    elif node.op_type in REDUCTIONS:
-        if integer(node, "keepdims", 1):
-            yield source, axes
-    elif node.op_type in SAME_AXES:
-        rank = index.rank(name)
-        for other in _data(node):
-            if index.variable(other) and index.rank(other) == rank:
-                yield other, axes
-    elif node.op_type in MATMULS and _contracts_channel(index, node, axes):
-        yield source, axes
+        yield from _carried(other, axes, survivors(index.shape(name), index.shape(other)))
+    elif (node.op_type in REDUCTIONS and integer(node, "keepdims", 1)) or (
+        node.op_type in MATMULS and _contracts_channel(index, node, axes)
+    ):
+        yield other, axes
 
 
 def _contracts_channel(index: Index, node: NodeProto, axes: Axes) -> bool:
@@ -219,10 +199,7 @@ def _by_channel(index: Index) -> dict[str, Axes]:
         elif node.op_type == "LayerNormalization" and integer(node, "axis", -1) in (-1, 3):
             _note(index, found, node.input[0], NHWC)
         elif node.op_type in REDUCTIONS:
-            over = integers(node, "axes")
-            if not over and len(node.input) > 1 and node.input[1] in index.known:
-                over = tuple(int(a) for a in index.known[node.input[1]].reshape(-1))
-            spatial = tuple(sorted(a % 4 for a in over))
+            spatial = tuple(sorted(a % 4 for a in told(index, node, "axes", 1) or ()))
             if spatial in NAMES:
                 _note(index, found, node.input[0], (spatial[0], spatial[1]))
     return {k: next(iter(v)) for k, v in found.items() if len(v) == 1}
@@ -235,10 +212,5 @@ def _note(index: Index, found: dict[str, set[Axes]], name: str, axes: Axes) -> N
 
 def _channel_constant(shape: Shape | None) -> Axes | None:
     """Return the layout that a per-channel constant implies: (C,) is added to the last axis, (C,1,1) to the second."""
-    if shape is None or None in shape:
-        return None
-    whole = [i for i, n in enumerate(shape) if n != 1]
-    if len(whole) != 1:
-        return None
-    from_end = len(shape) - whole[0]
-    return {1: NHWC, 3: NCHW}.get(from_end)
+    whole = [len(shape) - i for i, n in enumerate(shape) if n != 1] if shape and None not in shape else []
+    return {1: NHWC, 3: NCHW}.get(whole[0]) if len(whole) == 1 else None

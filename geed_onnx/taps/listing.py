@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 from onnx import NodeProto
 
 from geed_onnx.errors import UsageError
-from geed_onnx.taps.graph import Graph, declared_taps, image_input, image_inputs
+from geed_onnx.taps.graph import Graph, declared_taps, image_input, image_inputs, stated
 from geed_onnx.taps.heads import Head, heads, softmax_due
 from geed_onnx.taps.index import reached
+from geed_onnx.taps.layout import BY_NAME
 from geed_onnx.taps.modules import Modules, modules, scopes
 from geed_onnx.taps.ops import CONVOLUTIONS
 
@@ -43,28 +44,6 @@ class Tap:
     """For probabilities: whether a softmax is still to be applied; None where the graph does not tell."""
     action: object | None = None
     """The channel action that `geed.taps` declares, verbatim."""
-
-
-def list_taps(graph: Graph, *, input: str | None = None) -> tuple[Tap, ...]:
-    """Return every float activation that depends on the image input, in topological order, graph outputs included.
-
-    Tensors inside If and Loop bodies, constants, and tensors of unknown rank are not listed.
-
-    Raises
-    ------
-    UnknownName
-        If `input` names no input of the file.
-    """
-    from geed_onnx.taps.choice import chosen_roles
-
-    taps = all_taps(graph, input=input)
-    roles = chosen_roles(graph, taps, input)
-    return tuple(with_role(t, roles.get(t.name)) for t in taps)
-
-
-def with_role(tap: Tap, role: Role | None) -> Tap:
-    """Return the tap with its place in the default choice."""
-    return replace(tap, role=role)
 
 
 def image_names(graph: Graph, input: str | None) -> frozenset[str]:
@@ -203,3 +182,45 @@ def _folded(graph: Graph, node: NodeProto, name: str) -> str | None:
     if graph.producer.startswith("pytorch") and named and RENAMED.match(weight) and RENAMED.match(bias):
         return "weight and bias were renamed by the exporter, as folding does"
     return None
+
+
+# --- what others wrote in `geed.*` is checked before it is believed ------------------------------------------------
+
+
+def declaration_problems(graph: Graph) -> tuple[str, ...]:
+    """Return a line for every part of `geed.taps` that is left aside, and for a `geed.input` that names no input."""
+    return (*_taps_problems(graph), *_input_problems(graph))
+
+
+def _taps_problems(graph: Graph) -> Iterator[str]:
+    entries = stated(graph.metadata, "geed.taps", [])
+    if entries is None:
+        yield "the file's geed.taps is no JSON list: left aside; export the model again"
+        return
+    for i, entry in enumerate(entries):
+        name = entry.get("name") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            yield f"the file's geed.taps, entry {i}: expected an object with the name of a tensor; left aside"
+        elif name not in graph.index.own:
+            yield f"the file's geed.taps names {name!r}, which is no tensor of its graph: left aside"
+        else:
+            yield from (f"the file's geed.taps, {name!r}: {what}; left aside" for what in _wrong(graph, name, entry))
+
+
+def _wrong(graph: Graph, name: str, entry: dict[str, Any]) -> Iterator[str]:
+    kind, layout, module = (entry.get(key) for key in ("kind", "layout", "module"))
+    rank = graph.index.rank(name)
+    if kind is not None and kind not in KINDS:
+        yield f"expected the kind {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r:.60}"
+    elif kind == "map" and rank not in (4, None):
+        yield f"a map has 4 axes, this tensor has {rank}"
+    if layout is not None and not (isinstance(layout, str) and layout.upper() in BY_NAME):
+        yield f"expected the layout NCHW or NHWC, got {layout!r:.60}"
+    if module is not None and not isinstance(module, str):
+        yield f"expected the module path as text, got {module!r:.60}"
+
+
+def _input_problems(graph: Graph) -> Iterator[str]:
+    name = (stated(graph.metadata, "geed.input", {}) or {}).get("name")
+    if isinstance(name, str) and name not in {p.name for p in graph.inputs}:
+        yield f"the file's geed.input names {name!r}, which is no input of its graph: the name is left aside"

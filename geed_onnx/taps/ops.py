@@ -61,3 +61,8 @@ WINDOWED = _ops("Conv FusedConv QLinearConv ConvInteger DeformConv MaxPool Avera
 # these read the shape of their input and nothing of its values
 SHAPE_READERS = _ops("Shape Size")
 RANDOM = _ops("RandomNormal RandomUniform RandomNormalLike RandomUniformLike Bernoulli Multinomial")
+# ops by which exporters compute with shapes: evaluated where all that they read is known and small
+FOLDED = _ops(
+    "Constant Identity Gather Concat Squeeze Unsqueeze Slice Cast Reshape ConstantOfShape Range Expand Add Sub Mul Div "
+    "Neg Floor Ceil Equal Where ReduceProd"
+)
