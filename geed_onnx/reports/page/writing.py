@@ -90,7 +90,6 @@ def page_html(
 
     _check(sections)
     contents = contents_of(collection.results)
-    crossed, crossed_more = summary.crossed_rows(verdict)
     scripts = [_read("vega/vega.js"), application()]
     levels = {r.level for r in collection.results}
     explore = any(c.slot is not None for c in contents.cells)
@@ -102,8 +101,7 @@ def page_html(
         "verdicts": summary.banners(contents, verdict, unjudged),
         "facts": summary.facts(contents),
         "thresholds": summary.thresholds(verdict),
-        "crossed": crossed,
-        "crossed_more": crossed_more,
+        "judged": summary.judged_lists(verdict),
         "reasons": summary.reasons(contents),
         "explore": explore,
         "failed": bool(contents.cells),
