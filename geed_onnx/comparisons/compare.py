@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from geed_onnx.comparisons.alignment import ALIGNMENTS, Match, align
 from geed_onnx.comparisons.comparable import calibrated_problem, notes_on, raw_problem
 from geed_onnx.comparisons.differences import Cell, Difference, Of, difference_of
-from geed_onnx.comparisons.participants import Pair
+from geed_onnx.comparisons.participants import Pair, listed
 from geed_onnx.comparisons.record import Comparison
 from geed_onnx.comparisons.settings import Side, matched_settings, stands_for
 from geed_onnx.errors import DataError, UnknownName, UsageError
@@ -133,7 +133,7 @@ def _rows(one: Side, other: Side, request: Request, notes: list[str]) -> Iterato
             else:
                 alone.setdefault(tap, []).append(variant)
         if alone:
-            taps = _listed([f"{tap} ({', '.join(some)})" for tap, some in alone.items()])
+            taps = listed([f"{tap} ({', '.join(some)})" for tap, some in alone.items()])
             notes.append(f"in {side.participant.name}, without a counterpart in {opposite.participant.name}: {taps}")
     for mine in one.failed:
         for theirs in other.failed:
@@ -258,8 +258,4 @@ def _nothing_in_common(settings: Sequence[tuple[Side, Side]], request: Request) 
 
 
 def _told(results: Iterable[Result]) -> str:
-    return _listed([f"{r.tap['name']} ({r.tap.get('kind')}: {r.variant})" for r in results]) or "none"
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+    return listed([f"{r.tap['name']} ({r.tap.get('kind')}: {r.variant})" for r in results]) or "none"

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
 
 from geed_onnx.gates import Judged, Verdict
-from geed_onnx.reports.table import PLAIN_WIDTH, clean, number
+from geed_onnx.reports.table import PLAIN_WIDTH, Paper, clean, number, numbered
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,18 +58,10 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
 
     Names are shortened at their front to fit, numbers never.
     """
-    from rich.console import Console
-    from rich.text import Text
-
-    out = file or sys.stdout
-    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
-
-    def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
-
+    paper = Paper(file, width)
     closed = verdict.crossed or verdict.failed
     style = "bold red" if closed else "bold yellow" if verdict.undecided else "bold green"
-    line(f"gate: {headline(verdict)}", style)
+    paper.line(f"gate: {headline(verdict)}", style)
     rows = verdict.worst_first
     if verdict.crossed:
         rows = rows[: len(verdict.crossed)]
@@ -79,17 +70,21 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
     without = [str(j.reason) for j in shown if j.outcome == "no value"]
     said = list(dict.fromkeys([*without, *(str(r.reason) for r in verdict.failed)]))
     if shown:
-        _table(console, shown, {reason: f"({i})" for i, reason in enumerate(said, 1)})
+        _table(paper.console, shown, numbered(said))
         if len(rows) > len(shown):
-            line(f"and {len(rows) - len(shown)} more")
+            paper.line(f"and {len(rows) - len(shown)} more")
         if any(j.paired is False for j in shown):
-            line("compared without tables of deviations on both sides: the folders of two runs are compared in pairs")
+            paper.line(
+                "compared without tables of deviations on both sides: the folders of two runs are compared in pairs"
+            )
     if verdict.undecided:
-        line("undecided: the limit lies in the interval; more images decide, --prove closes the gate until they do")
+        paper.line(
+            "undecided: the limit lies in the interval; more images decide, --prove closes the gate until they do"
+        )
     for i, reason in enumerate(said[:REASONS], 1):
-        line(shortened(f"({i}) {clean(reason)}", 2 * console.width, front=False))
+        paper.line(shortened(f"({i}) {clean(reason)}", 2 * paper.width, front=False))
     if len(said) > REASONS:
-        line(f"and {len(said) - REASONS} more reasons; --json has them all")
+        paper.line(f"and {len(said) - REASONS} more reasons; --json has them all")
 
 
 def _table(console: Console, rows: Sequence[Judged], marks: dict[str, str]) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from geed_onnx.gates import Judged, Threshold, Verdict
 from geed_onnx.reports.gate import limit_of
 from geed_onnx.reports.page.contents import Contents
-from geed_onnx.reports.table import IN_DISC, clean, images_of, number, open_ends
+from geed_onnx.reports.table import IN_DISC, clean, images_of, number, open_ends, some
 from geed_onnx.results import Collection, Result
 
-#: Names of a list that are written out; the rest is counted.
-NAMED = 6
 #: Numbers that crossed, or are undecided, that are written out.
 JUDGED_ROWS = 200
 
@@ -31,12 +29,6 @@ class Banner:
 
 
 Rows = list[dict[str, Any]]
-
-
-def some(names: Sequence[str], most: int = NAMED) -> str:
-    """Return the first names and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(count: int, noun: str) -> str:
@@ -148,14 +140,19 @@ def threshold_text(t: Threshold) -> str:
 
 
 def judged_lists(verdict: Verdict | None) -> Rows:
-    """Return what crossed and what else is undecided, the worst first: name, title, rows, and how many more there are."""
+    """Return what crossed and what else is undecided: name, title, rows, the worst first, and how many more."""
     every = verdict.worst_first if verdict is not None else ()
     lists = {
         ("crossed", "What crossed"): [j for j in every if j.crossed],
         ("undecided", "What is undecided"): [j for j in every if j.outcome == "undecided" and not j.crossed],
     }
     return [
-        {"name": name, "title": title, "rows": [_judged(j) for j in some[:JUDGED_ROWS]], "more": len(some) - JUDGED_ROWS}
+        {
+            "name": name,
+            "title": title,
+            "rows": [_judged(j) for j in some[:JUDGED_ROWS]],
+            "more": len(some) - JUDGED_ROWS,
+        }
         for (name, title), some in lists.items()
         if some
     ]
