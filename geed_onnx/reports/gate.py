@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
 
 from geed_onnx.gates import Judged, Verdict
 from geed_onnx.reports.table import PLAIN_WIDTH, Paper, clean, number, numbered
+from geed_onnx.results import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +46,24 @@ def headline(verdict: Verdict) -> str:
         )
         said += " is for"
     return said
+
+
+def writer(form: Callable[[Verdict], str]) -> Callable[[Verdict, str | os.PathLike[str]], None]:
+    """Return what writes a verdict in this form."""
+
+    def write(verdict: Verdict, path: str | os.PathLike[str]) -> None:
+        """Write the text of a verdict, whole or not at all.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be written there.
+        GeedError
+            If writing fails on the way.
+        """
+        write_text(path, form(verdict))
+
+    return write
 
 
 def gate_summary(verdict: Verdict, width: int = PLAIN_WIDTH) -> str:

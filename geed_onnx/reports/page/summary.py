@@ -203,7 +203,9 @@ def data_rows(contents: Contents) -> Rows:
             "samples": str(r.samples) if r.units is None else images_of(r.samples, r.units),
             "seed": str(r.seed),
             "fingerprint": clean(_said(r.data.get("fingerprint"))),
-            "preprocessing": clean(", ".join(filter(None, (_said(r.data.get("preprocessing")), _mask(r))))),
+            "preprocessing": clean(
+                ", ".join(filter(None, (_said(r.data.get("preprocessing")), IN_DISC if r.data.get("mask") else "")))
+            ),
         }
         found.setdefault(tuple(row.values()), row)
     return list(found.values())
@@ -228,10 +230,6 @@ def note_rows(contents: Contents) -> Rows:
     """Return every note once, and how many results carry it."""
     counts: Counter[str] = Counter(clean(note) for r in _results(contents) for note in r.notes)
     return [{"text": text, "count": n} for text, n in counts.items()]
-
-
-def _mask(r: Result) -> str:
-    return IN_DISC if r.data.get("mask") else ""
 
 
 def unit(contents: Contents) -> str:
