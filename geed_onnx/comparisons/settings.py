@@ -70,10 +70,14 @@ class Side:
 
 def stands_for(failed: Result, tap: str, variant: str) -> bool:
     """Say whether a failed cell, whose tap may be `*`, a glob or `NAME:KIND`, is the one of this tap and variant."""
-    spec = str(failed.tap["name"])
-    bare = spec.rpartition(":")[0] if spec.rpartition(":")[2] in ("map", "vector", "probability") else spec
-    named = any(tap == s or fnmatchcase(tap, s) for s in (spec, bare))
-    return named and failed.variant in ("*", variant)
+    return is_meant(tap, str(failed.tap["name"])) and failed.variant in ("*", variant)
+
+
+def is_meant(name: str, spec: str) -> bool:
+    """Say whether a tap's name is the one that `NAME` or `NAME:KIND` gives, or that a glob in its place matches."""
+    bare, _, kind = spec.rpartition(":")
+    specs = (spec, bare) if kind in ("map", "vector", "probability") else (spec,)
+    return any(name == s or fnmatchcase(name, s) for s in specs)
 
 
 def matched_settings(a: Participant, b: Participant) -> tuple[list[tuple[Side, Side]], list[str]]:

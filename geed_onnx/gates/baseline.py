@@ -17,8 +17,7 @@ from scipy import special
 from geed_onnx.errors import UsageError, suggestion
 from geed_onnx.estimators import Change, hull, interval
 from geed_onnx.gates.threshold import Threshold
-from geed_onnx.gates.verdict import finite
-from geed_onnx.results import CellTables, Collection, Result
+from geed_onnx.results import CellTables, Collection, Result, finite
 from geed_onnx.variants import parse_variant, range_of
 
 #: Differences below this are none, whatever a distance says of itself.

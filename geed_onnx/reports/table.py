@@ -131,12 +131,10 @@ def laid_out(columns: Sequence[Column], width: int) -> tuple[list[Column], tuple
     A little goes first; then each row takes two lines, which keeps intervals and reference levels on 80 columns; then
     more goes.
     """
-    for count in range(GO_FIRST + 1):
+    in_one = [(count, False) for count in range(GO_FIRST + 1)]
+    for count, folded in [*in_one, *((count, True) for count in range(len(LEFT_OUT) + 1))]:
         kept = _without(columns, LEFT_OUT[:count])
-        if _fits(kept, width):
-            return kept, LEFT_OUT[:count]
-    for count in range(len(LEFT_OUT) + 1):
-        kept = _in_two_lines(_without(columns, LEFT_OUT[:count]))
+        kept = _in_two_lines(kept) if folded else kept
         if _fits(kept, width):
             break
     return kept, LEFT_OUT[:count]

@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,11 @@ def from_json(line: str) -> Result:
         raise DataError(f"the result line is incomplete or malformed: {error}") from None
 
 
-def finite(value: float | None) -> float | None:
-    """Return the value as a plain float, or None for None and for what JSON has no number for."""
-    return None if value is None or not math.isfinite(value) else float(value)
+def finite(value: object) -> float | None:
+    """Return a number as a plain float; None for what is none, or is NaN or infinite, which JSON has no number for."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return None
+    return float(value)
 
 
 def read_results(path: str | os.PathLike[str]) -> Iterator[Result]:
