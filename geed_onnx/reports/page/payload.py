@@ -152,19 +152,17 @@ ONLY_THERE = ("units", "reason", "calibrated_reason")
 LONG = ("reason", "calibrated_reason")
 
 
-class _Texts:
-    """Every text once, by its number."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, int] = {}
-
-    def __call__(self, text: Value) -> int | None:
-        return None if text is None else self.places.setdefault(str(text), len(self.places))
+Texts = Callable[[Value], int | None]
+"""text → its number, each text once"""
 
 
 def payload(contents: Contents) -> dict[str, Any]:
     """Return what the page's scripts read; texts in columns are numbers into `texts`."""
-    texts = _Texts()
+    numbered: dict[str, int] = {}
+
+    def texts(text: Value) -> int | None:
+        return None if text is None else numbered.setdefault(str(text), len(numbered))
+
     results = [c for c in contents.cells if isinstance(c.reading, Result)]
     rows = [
         Row(c.reading, c, contents.entities[c.entity], contents.contexts[c.context])
@@ -202,11 +200,11 @@ def payload(contents: Contents) -> dict[str, Any]:
         "runs": [{"label": r.label, "points": r.points} for r in contents.runs],
         "chosen": contents.chosen,
         # last: it grows until here
-        "texts": list(texts.places),
+        "texts": list(numbered),
     }
 
 
-def _places(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
+def _places(cells: Sequence[Cell], texts: Texts) -> dict[str, list[Any]]:
     """Return where each cell belongs, its numbers being in the columns of the table."""
     return {
         "entity": [c.entity for c in cells],
@@ -224,7 +222,7 @@ def _calibrated(reading: Result | Mean) -> Profile | None:
     return calibrated_by_element(reading) if isinstance(reading, Result) else reading.calibrated_by_element
 
 
-def _readings(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
+def _readings(cells: Sequence[Cell], texts: Texts) -> dict[str, list[Any]]:
     numbers = ("value", "low", "high", "optimum", "floor", "null", "calibrated", "calibrated_low", "calibrated_high")
     readings = [c.reading for c in cells]
     return {
