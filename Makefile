@@ -9,7 +9,7 @@ FRAMEWORKS := pytorch keras jax sklearn escnn
 SHARED ?= ../shared
 RUNS ?= runs
 
-.PHONY: demo test quick lint types contracts check bench real-models models wheel clean setup exporters extras paper paper-fast findings
+.PHONY: vega demo test quick lint types contracts check bench real-models models wheel clean setup exporters extras paper paper-fast findings
 
 demo: setup            ## run the shipped suite, write its page, and tell what the numbers say
 	$(BIN)/geed-onnx run models/demo.toml -o $(RUNS)/demo --page $(RUNS)/demo/report.html
@@ -85,6 +85,9 @@ findings: setup        ## the page of findings and its figures, from the results
 wheel: setup           ## build the wheel and try it in an isolated environment
 	rm -rf dist && $(BIN)/python -m build --wheel -o dist .
 	sh tests/try_wheel.sh "$(PYTHON)" dist/*.whl
+
+vega:                  ## bundle what the page draws with, at the versions of its package.json; needs npm and the network
+	cd geed_onnx/reports/page/vega && npm ci && npm run build && rm -rf node_modules meta.json
 
 setup: $(VENV)/.ready
 

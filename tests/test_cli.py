@@ -673,7 +673,7 @@ def test_streams_and_exit_codes_of_a_real_process(desk: Path) -> None:
 
 #: What takes longer to import than a user wants to wait for help.
 HEAVY = ("numpy", "scipy", "onnx", "onnxruntime", "datasets", "pyarrow", "pandas", "PIL", "pydantic", "fsspec",
-         "altair", "vl_convert", "jinja2", "rich.console", "matplotlib", "ray", "mlflow",
+         "jinja2", "rich.console", "matplotlib", "ray", "mlflow",
          "multiprocessing")  # fmt: skip
 
 

@@ -373,6 +373,27 @@ def test_the_verdict_stands_at_the_top() -> None:
     assert "No thresholds were set." not in text
 
 
+def test_what_is_undecided_is_shown_and_so_is_a_limit_from_below() -> None:
+    rows = [result(name="near", path="n", value=-0.5), result(name="far", path="f", value=-0.9)]
+    above, below = Threshold("channelwise", -0.5), Threshold("channelwise", -0.87, below=True)
+    text = page(*rows, verdict=judge(rows, [above])).text
+    assert "? The threshold is not crossed. 2 numbers judged. 1 undecided: the limit lies in the interval." in text
+    assert "What is undecided" in text
+    assert "What crossed" not in text
+    assert "Undecided Closest or worst channelwise at most -0.5 2 0 1 " in text
+    # the interval [-0.95, -0.85] holds the limit from below, at its upper end
+    text = page(*rows, verdict=judge(rows, [below])).text
+    assert "channelwise at least -0.87 2 0 1 " in text
+    assert "far block1 channelwise C4 -0.900 -0.850 ≥ -0.870 " in text
+    lower = page(*rows, verdict=judge(rows, [replace(below, limit=-0.6)])).text
+    assert "✕ 1 of 1 threshold is crossed. 1 of 2 numbers lie beyond, or nothing shows that they hold." in lower
+    assert "What is undecided" not in lower
+    proven = page(*rows, verdict=judge(rows, [replace(above, prove=True)])).text
+    assert "channelwise at most -0.5, proven 2 1 1 " in proven
+    assert "What crossed" in proven
+    assert "What is undecided" not in proven
+
+
 def test_what_has_no_number_is_said_with_its_reason() -> None:
     flat = replace(result(tap="scores"), calibrated=None, calibrated_reason="an insensitive network")
     old = before(replace(flat, tap={**flat.tap, "name": "old"}))
@@ -429,7 +450,7 @@ def test_names_are_text_and_the_page_is_whole() -> None:
     text = page_html(found, title=EVIL[1])
     text.encode("utf-8")
     parsed = Parsed(text)
-    assert len(parsed.scripts) == len(plain.scripts) == 4
+    assert len(parsed.scripts) == len(plain.scripts) == 3
     assert not [t for t, a in parsed.tags if t == "img" or "onerror" in a]
     assert EVIL[1] in parsed.text
     assert not re.search("[\u2028\u2029\x00\x1b]", text)

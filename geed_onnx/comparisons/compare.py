@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from geed_onnx.comparisons.alignment import ALIGNMENTS, Match, align
 from geed_onnx.comparisons.comparable import calibrated_problem, notes_on, raw_problem
 from geed_onnx.comparisons.differences import Cell, Difference, Of, difference_of
-from geed_onnx.comparisons.participants import Pair
+from geed_onnx.comparisons.participants import Pair, listed
 from geed_onnx.comparisons.record import Comparison
-from geed_onnx.comparisons.settings import Side, matched_settings, stands_for
+from geed_onnx.comparisons.settings import Side, is_meant, matched_settings, stands_for
 from geed_onnx.errors import DataError, UnknownName, UsageError
 from geed_onnx.estimators import check_margin
 from geed_onnx.results import Result
@@ -133,7 +132,7 @@ def _rows(one: Side, other: Side, request: Request, notes: list[str]) -> Iterato
             else:
                 alone.setdefault(tap, []).append(variant)
         if alone:
-            taps = _listed([f"{tap} ({', '.join(some)})" for tap, some in alone.items()])
+            taps = listed([f"{tap} ({', '.join(some)})" for tap, some in alone.items()])
             notes.append(f"in {side.participant.name}, without a counterpart in {opposite.participant.name}: {taps}")
     for mine in one.failed:
         for theirs in other.failed:
@@ -245,9 +244,8 @@ def _chosen(rows: Sequence[Comparison], request: Request) -> tuple[Comparison, .
 
 
 def _is_tap(row: Comparison, spec: str) -> bool:
-    bare = spec.rpartition(":")[0] if spec.rpartition(":")[2] in ("map", "vector", "probability") else spec
     names = {str(t[k]) for t in (row.tap_a, row.tap_b) for k in ("name", "module") if t.get(k)}
-    return any(n == s or fnmatchcase(n, s) for n in names for s in (spec, bare))
+    return any(is_meant(name, spec) for name in names)
 
 
 def _nothing_in_common(settings: Sequence[tuple[Side, Side]], request: Request) -> str:
@@ -258,8 +256,4 @@ def _nothing_in_common(settings: Sequence[tuple[Side, Side]], request: Request) 
 
 
 def _told(results: Iterable[Result]) -> str:
-    return _listed([f"{r.tap['name']} ({r.tap.get('kind')}: {r.variant})" for r in results]) or "none"
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+    return listed([f"{r.tap['name']} ({r.tap.get('kind')}: {r.variant})" for r in results]) or "none"

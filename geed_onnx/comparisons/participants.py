@@ -222,8 +222,8 @@ def pairs_of(
         pairs = tuple((a, b) for b in others for a in first if a.name == b.name)
         if not pairs:
             raise UsageError(
-                f"--by-name: no model of {first[0].source} has its name elsewhere ({_listed([p.name for p in first])}"
-                f" and {_listed([p.name for p in others])})"
+                f"--by-name: no model of {first[0].source} has its name elsewhere ({listed([p.name for p in first])}"
+                f" and {listed([p.name for p in others])})"
             )
         return pairs
     if len(everyone) < 2:
@@ -238,6 +238,7 @@ def pairs_of(
     return tuple((one, p) for p in everyone if p is not one)
 
 
-def _listed(names: Sequence[str], most: int = 6) -> str:
+def listed(names: Sequence[str], most: int = 6) -> str:
+    """Return the first names, each once, and how many there are."""
     shown = ", ".join(dict.fromkeys(names[:most]))
     return shown + (f", … ({len(names)} in all)" if len(names) > most else "")

@@ -70,10 +70,14 @@ class Side:
 
 def stands_for(failed: Result, tap: str, variant: str) -> bool:
     """Say whether a failed cell, whose tap may be `*`, a glob or `NAME:KIND`, is the one of this tap and variant."""
-    spec = str(failed.tap["name"])
-    bare = spec.rpartition(":")[0] if spec.rpartition(":")[2] in ("map", "vector", "probability") else spec
-    named = any(tap == s or fnmatchcase(tap, s) for s in (spec, bare))
-    return named and failed.variant in ("*", variant)
+    return is_meant(tap, str(failed.tap["name"])) and failed.variant in ("*", variant)
+
+
+def is_meant(name: str, spec: str) -> bool:
+    """Say whether a tap's name is the one that `NAME` or `NAME:KIND` gives, or that a glob in its place matches."""
+    bare, _, kind = spec.rpartition(":")
+    specs = (spec, bare) if kind in ("map", "vector", "probability") else (spec,)
+    return any(name == s or fnmatchcase(name, s) for s in specs)
 
 
 def matched_settings(a: Participant, b: Participant) -> tuple[list[tuple[Side, Side]], list[str]]:
@@ -89,29 +93,24 @@ def matched_settings(a: Participant, b: Participant) -> tuple[list[tuple[Side, S
     """
     one, other = _measured(a), _measured(b)
     failed_a, failed_b = _failed(a), _failed(b)
-    pairs: list[tuple[Side, Side]] = []
-    used_a: set[Setting] = set()
-    used_b: set[Setting] = set()
-    for s, t in _paired_settings(one, other):
-        pairs.append((_side(a, one[s], failed_a), _side(b, other[t], failed_b)))
-        used_a.add(s)
-        used_b.add(t)
-    lone_a = [s for s in one if s not in used_a]
-    lone_b = [t for t in other if t not in used_b]
-    for s in lone_a[:]:
-        if some := _failed_there(failed_b, one[s]):
-            pairs.append((_side(a, one[s], failed_a), Side(b, tuple({} for _ in b.models), some)))
-            lone_a.remove(s)
-    for t in lone_b[:]:
-        if some := _failed_there(failed_a, other[t]):
-            pairs.append((Side(a, tuple({} for _ in a.models), some), _side(b, other[t], failed_b)))
-            lone_b.remove(t)
+    met = list(_paired_settings(one, other))
+    pairs = [(_side(a, one[s], failed_a), _side(b, other[t], failed_b)) for s, t in met]
+    lone: list[tuple[Setting, Participant]] = []
+    for (mine, measured, failed), (theirs, _, gone), place in (
+        ((a, one, failed_a), (b, other, failed_b), 0),
+        ((b, other, failed_b), (a, one, failed_a), 1),
+    ):
+        for s in [s for s in measured if s not in {pair[place] for pair in met}]:
+            if some := _failed_there(gone, measured[s]):
+                both = _side(mine, measured[s], failed), _nothing(theirs, some)
+                pairs.append(both if place == 0 else both[::-1])
+            else:
+                lone.append((s, mine))
     if not one and not other:
         pairs += _both_failed(a, b, failed_a, failed_b)
     if not pairs:
         raise DataError(_unlike(a, b, list(one), list(other)))
-    notes = [f"{s.words} on {s.images[1]} images was measured for {p.name} alone" for s, p in
-             [*((s, a) for s in lone_a), *((t, b) for t in lone_b)]]  # fmt: skip
+    notes = [f"{s.words} on {s.images[1]} images was measured for {p.name} alone" for s, p in lone]
     return pairs, notes
 
 
@@ -162,6 +161,10 @@ def _side(participant: Participant, cells: tuple[Cells, ...], failed: Sequence[R
     return Side(participant, cells, _failed_there(failed, cells))
 
 
+def _nothing(participant: Participant, failed: tuple[Result, ...]) -> Side:
+    return Side(participant, tuple({} for _ in participant.models), failed)
+
+
 # --- what failed ------------------------------------------------------------------------------------------------
 
 
@@ -186,7 +189,7 @@ def _both_failed(
     for about in dict.fromkeys(map(_about, failed_a)):
         one, other = (tuple(f for f in some if _about(f) == about) for some in (failed_a, failed_b))
         if other:
-            found.append((Side(a, tuple({} for _ in a.models), one), Side(b, tuple({} for _ in b.models), other)))
+            found.append((_nothing(a, one), _nothing(b, other)))
     return found
 
 

@@ -9,16 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from geed_onnx.errors import UsageError, suggestion
-from geed_onnx.estimators import Change, hull
-from geed_onnx.gates.ends import ends_at
+from geed_onnx.estimators import Change, hull, interval
 from geed_onnx.gates.threshold import Threshold
-from geed_onnx.gates.verdict import finite
-from geed_onnx.results import CellTables, Collection, Result
+from geed_onnx.results import CellTables, Collection, Result, finite
 from geed_onnx.variants import parse_variant, range_of
 
 #: Differences below this are none, whatever a distance says of itself.
@@ -54,6 +53,37 @@ class Excess:
     paired: bool
     rescaled: bool = False
     """whether the ends were made of printed intervals at another level"""
+
+
+class Ends(NamedTuple):
+    """Both ends of an interval, None where one is not known."""
+
+    low: float | None
+    high: float | None
+    rescaled: bool = False
+    """whether they were made of the printed interval by Student's t, for want of tables"""
+
+
+def ends_at(result: Result, on: Literal["value", "calibrated"], level: float, tables: CellTables | None) -> Ends:
+    """Return the ends of a result's interval at a level.
+
+    At its own level they are those of the result; so are they where the value is exact.  At others they are made anew
+    from the tables, and without those moved away from the value as Student's t over the images moves them.
+    """
+    prefix = "calibrated_" if on == "calibrated" else ""
+    low, high = (finite(getattr(result, f"{prefix}{end}")) for end in ("low", "high"))
+    value = finite(getattr(result, on))
+    if level == result.level or value is None or low == value == high:
+        return Ends(low, high)
+    change, n = None if tables is None else getattr(tables, on), result.unit_count
+    if change is not None:
+        found = interval(change, level, n, hidden=range_of(result, on))
+        return Ends(finite(found.low), finite(found.high))
+    wider = float(
+        special.stdtrit(max(n - 1, 1), 0.5 + level / 2) / special.stdtrit(max(n - 1, 1), 0.5 + result.level / 2)
+    )
+    low, high = (None if end is None else value + wider * (end - value) for end in (low, high))
+    return Ends(low, high, rescaled=True)
 
 
 def find(result: Result, baseline: Collection) -> Found:

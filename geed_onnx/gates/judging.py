@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from geed_onnx.errors import UsageError, suggestion
-from geed_onnx.gates.baseline import excess, find, refuse_moving_optimum, resolution
-from geed_onnx.gates.ends import Ends, ends_at
+from geed_onnx.gates.baseline import Ends, ends_at, excess, find, refuse_moving_optimum, resolution
 from geed_onnx.gates.threshold import FIELDS, Threshold, names_of
-from geed_onnx.gates.verdict import Judged, Outcome, Verdict, finite
-from geed_onnx.results import CellTables, Collection, Result
+from geed_onnx.gates.verdict import Judged, Outcome, Verdict
+from geed_onnx.results import CellTables, Collection, Result, finite
 
 
 class HasTables(Protocol):

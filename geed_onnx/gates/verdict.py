@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from geed_onnx.gates.threshold import Threshold
-from geed_onnx.results import Result
+from geed_onnx.results import Result, finite
 
 VERDICT_SCHEMA = "geed-gate/1"
 Outcome = Literal["holds", "crossed", "undecided", "no value"]
@@ -132,13 +132,6 @@ class Judged:
         }
         # a path that is no UTF-8 holds lone surrogates, which only their escapes can write
         return json.dumps(record, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace").decode()
-
-
-def finite(value: object) -> float | None:
-    """Return a number as a float; None for what is none, or is NaN or infinite in a file that others wrote."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import IO
 
 from geed_onnx.comparisons import Comparison
-from geed_onnx.reports.table import PLAIN_WIDTH, Column, between, clean, fitting, number, results_table
+from geed_onnx.reports.table import Column, Paper, between, clean, fitting, number, numbered
 
 #: What a narrow terminal leaves out, in this order; a number is left out whole, never cut.
 LEFT_OUT = ("a", "b", "interval", "of")
@@ -16,27 +15,19 @@ LEFT_OUT = ("a", "b", "interval", "of")
 
 def print_comparisons(rows: Sequence[Comparison], file: IO[str] | None = None, width: int | None = None) -> None:
     """Print one table for each two participants and their setting, with what is to be said of it beneath."""
-    from rich.console import Console
-    from rich.text import Text
-
-    out = file or sys.stdout
-    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
-
-    def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
-
+    paper = Paper(file, width)
     for _, group in groupby(rows, _heading):
         some = list(group)
         for text in _heading(some[0]):
-            line(text, "bold")
+            paper.line(text, "bold")
         columns = columns_of(some)
-        kept = fitting(columns, console.width, LEFT_OUT)
-        console.print(results_table(kept))
+        kept = fitting(columns, paper.width, LEFT_OUT)
+        paper.table(kept)
         for text in footnotes(some):
-            line(text)
+            paper.line(text)
         if len(kept) < len(columns):
             gone = ", ".join(c.heading for c in columns if c not in kept)
-            line(f"left out for want of width: {gone}; a wider terminal shows them, --json has them all")
+            paper.line(f"left out for want of width: {gone}; a wider terminal shows them, --json has them all")
 
 
 def columns_of(rows: Sequence[Comparison]) -> list[Column]:
@@ -69,7 +60,7 @@ def taps_of(row: Comparison) -> str:
 
 def marks_of(rows: Iterable[Comparison]) -> dict[str, str]:
     """Number the distinct reasons, for footnotes."""
-    return {text: f"({i})" for i, text in enumerate(dict.fromkeys(t for r in rows for t in _said(r)), 1)}
+    return numbered(t for r in rows for t in _said(r))
 
 
 def footnotes(rows: Sequence[Comparison]) -> list[str]:

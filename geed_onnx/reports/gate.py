@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-import sys
+import os
 from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING
 
 from geed_onnx.gates import Judged, Verdict
-from geed_onnx.reports.table import PLAIN_WIDTH, clean, number
+from geed_onnx.reports.table import PLAIN_WIDTH, Paper, clean, number, numbered
+from geed_onnx.results import write_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,6 +48,24 @@ def headline(verdict: Verdict) -> str:
     return said
 
 
+def writer(form: Callable[[Verdict], str]) -> Callable[[Verdict, str | os.PathLike[str]], None]:
+    """Return what writes a verdict in this form."""
+
+    def write(verdict: Verdict, path: str | os.PathLike[str]) -> None:
+        """Write the text of a verdict, whole or not at all.
+
+        Raises
+        ------
+        UsageError
+            If it cannot be written there.
+        GeedError
+            If writing fails on the way.
+        """
+        write_text(path, form(verdict))
+
+    return write
+
+
 def gate_summary(verdict: Verdict, width: int = PLAIN_WIDTH) -> str:
     """Return the summary as plain text, as `print_gate` shows it."""
     out = io.StringIO()
@@ -59,18 +78,10 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
 
     Names are shortened at their front to fit, numbers never.
     """
-    from rich.console import Console
-    from rich.text import Text
-
-    out = file or sys.stdout
-    console = Console(file=out, width=width or (None if out.isatty() else PLAIN_WIDTH), highlight=False, emoji=False)
-
-    def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
-
+    paper = Paper(file, width)
     closed = verdict.crossed or verdict.failed
     style = "bold red" if closed else "bold yellow" if verdict.undecided else "bold green"
-    line(f"gate: {headline(verdict)}", style)
+    paper.line(f"gate: {headline(verdict)}", style)
     rows = verdict.worst_first
     if verdict.crossed:
         rows = rows[: len(verdict.crossed)]
@@ -79,17 +90,21 @@ def print_gate(verdict: Verdict, file: IO[str] | None = None, width: int | None 
     without = [str(j.reason) for j in shown if j.outcome == "no value"]
     said = list(dict.fromkeys([*without, *(str(r.reason) for r in verdict.failed)]))
     if shown:
-        _table(console, shown, {reason: f"({i})" for i, reason in enumerate(said, 1)})
+        _table(paper.console, shown, numbered(said))
         if len(rows) > len(shown):
-            line(f"and {len(rows) - len(shown)} more")
+            paper.line(f"and {len(rows) - len(shown)} more")
         if any(j.paired is False for j in shown):
-            line("compared without tables of deviations on both sides: the folders of two runs are compared in pairs")
+            paper.line(
+                "compared without tables of deviations on both sides: the folders of two runs are compared in pairs"
+            )
     if verdict.undecided:
-        line("undecided: the limit lies in the interval; more images decide, --prove closes the gate until they do")
+        paper.line(
+            "undecided: the limit lies in the interval; more images decide, --prove closes the gate until they do"
+        )
     for i, reason in enumerate(said[:REASONS], 1):
-        line(shortened(f"({i}) {clean(reason)}", 2 * console.width, front=False))
+        paper.line(shortened(f"({i}) {clean(reason)}", 2 * paper.width, front=False))
     if len(said) > REASONS:
-        line(f"and {len(said) - REASONS} more reasons; --json has them all")
+        paper.line(f"and {len(said) - REASONS} more reasons; --json has them all")
 
 
 def _table(console: Console, rows: Sequence[Judged], marks: dict[str, str]) -> None:

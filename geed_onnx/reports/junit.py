@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from geed_onnx.gates import Judged, Verdict
+from geed_onnx.reports.gate import writer
 from geed_onnx.reports.table import clean
-from geed_onnx.results import Result, write_text
+from geed_onnx.results import Result
 
 if TYPE_CHECKING:
     from junitparser import TestCase
@@ -25,7 +25,7 @@ def junit(verdict: Verdict) -> str:
 
     suites: dict[str, list[TestCase]] = {}
     for j in verdict.judged:
-        suites.setdefault(j.result.label, []).append(_case(j))
+        suites.setdefault(j.result.label, []).append(_judged(j))
     for result in verdict.failed:
         suites.setdefault(result.label, []).append(_failed(result))
     whole = JUnitXml("geed-onnx gate")
@@ -38,25 +38,20 @@ def junit(verdict: Verdict) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + text.decode("utf-8").removeprefix(DECLARED).lstrip() + "\n"
 
 
-def write_junit(verdict: Verdict, path: str | os.PathLike[str]) -> None:
-    """Write JUnit XML, whole or not at all.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be written there.
-    GeedError
-        If writing fails on the way.
-    """
-    write_text(path, junit(verdict))
+write_junit = writer(junit)
 
 
-def _case(j: Judged) -> TestCase:
-    from junitparser import Failure, TestCase
+def _case(result: Result, subject: str) -> TestCase:
+    from junitparser import TestCase
 
-    result, threshold = j.result, j.threshold
-    name = f"{threshold.text} | {result.tap['name']} | {result.group['name']} | {result.data['uri']}"
-    case = TestCase(clean(name), clean(result.label))
+    name = f"{subject} | {result.tap['name']} | {result.group['name']} | {result.data['uri']}"
+    return TestCase(clean(name), clean(result.label))
+
+
+def _judged(j: Judged) -> TestCase:
+    from junitparser import Failure
+
+    case = _case(j.result, j.threshold.text)
     if j.crossed:
         case.result = [Failure(clean(j.message), "not proven" if j.outcome == "undecided" else j.outcome)]
     else:
@@ -65,9 +60,8 @@ def _case(j: Judged) -> TestCase:
 
 
 def _failed(result: Result) -> TestCase:
-    from junitparser import Error, TestCase
+    from junitparser import Error
 
-    name = f"{result.variant} | {result.tap['name']} | {result.group['name']} | {result.data['uri']}"
-    case = TestCase(clean(name), clean(result.label))
+    case = _case(result, result.variant)
     case.result = [Error(clean(result.reason), "not measured")]
     return case

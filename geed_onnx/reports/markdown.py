@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 
 from geed_onnx.gates import Judged, Verdict
-from geed_onnx.reports.gate import headline, limit_of
+from geed_onnx.reports.gate import headline, limit_of, writer
 from geed_onnx.reports.table import clean, number
-from geed_onnx.results import write_text
 
 #: Rows of each table; a step summary of GitHub holds 1 MiB.
 ROWS = 200
@@ -42,17 +40,7 @@ def markdown(verdict: Verdict) -> str:
     return "\n\n".join(p for p in parts if p) + "\n"
 
 
-def write_markdown(verdict: Verdict, path: str | os.PathLike[str]) -> None:
-    """Write the summary, whole or not at all.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be written there.
-    GeedError
-        If writing fails on the way.
-    """
-    write_text(path, markdown(verdict))
+write_markdown = writer(markdown)
 
 
 def code(text: object, *, cell: bool = False) -> str:

@@ -17,10 +17,9 @@ from typing import Any
 from geed_onnx.ending import at_end, put_away, temporary_folder
 from geed_onnx.errors import GeedError, UsageError
 from geed_onnx.gates import Verdict
-from geed_onnx.gates.verdict import finite
 from geed_onnx.reports.markdown import markdown
 from geed_onnx.reports.table import clean
-from geed_onnx.results import RESULTS, SUITE, Collection, Result, write_results
+from geed_onnx.results import RESULTS, SUITE, Collection, Result, finite, write_results
 
 #: What a metric's name has behind its stem, and the field of the Result that it is.
 SUFFIXES = {

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
 from geed_onnx.gates import Judged, Threshold, Verdict
+from geed_onnx.reports.gate import writer
 from geed_onnx.reports.table import clean
-from geed_onnx.results import Result, write_text
+from geed_onnx.results import Result
 
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
@@ -43,17 +43,7 @@ def sarif(verdict: Verdict) -> str:
     return json.dumps(log, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_sarif(verdict: Verdict, path: str | os.PathLike[str]) -> None:
-    """Write a SARIF log, whole or not at all.
-
-    Raises
-    ------
-    UsageError
-        If it cannot be written there.
-    GeedError
-        If writing fails on the way.
-    """
-    write_text(path, sarif(verdict))
+write_sarif = writer(sarif)
 
 
 def uri_of(path: str) -> str:

@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from geed_onnx.reports.table import IN_DISC, clean, number, numbered, width_of
+from geed_onnx.reports.table import IN_DISC, LEAST_NAME, Column, Paper, clean, fitting, number, numbered, some
 from geed_onnx.results import Result
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-#: Names fold within their column, but not below this.
-LEAST_NAME = 14
-GAP = 2
 
 Rows = Mapping[str, Sequence[Result]]
 Pick = Callable[[Sequence[Result]], Result | None]
@@ -51,15 +43,7 @@ def print_side_by_side(
 
     A dash with a mark has its reason beneath; one without was not measured.
     """
-    from rich.console import Console
-    from rich.text import Text
-
-    out = file or sys.stdout
-    console = Console(file=out, width=width_of(out, width), highlight=False, emoji=False)
-
-    def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
-
+    paper = Paper(file, width)
     picks = columns_of(networks, maps, vectors, scores)
     found = {heading: [pick(rows) for rows in networks.values()] for heading, pick in picks.items()}
     every = [r for column in found.values() for r in column if r is not None]
@@ -75,15 +59,18 @@ def print_side_by_side(
         reason for value, why in readings.values() for r in every if value(r) is None and (reason := why(r))
     )
     for title, (value, why) in readings.items():
-        line(title, "bold")
+        paper.line(title, "bold")
         cells = {clean(heading): [_read(value, why, r, marks) for r in column] for heading, column in found.items()}
-        kept = fitting(cells, console.width)
-        console.print(_table([clean(name) for name in networks], kept))
-        if len(kept) < len(cells):
-            gone = some_of([heading for heading in cells if heading not in kept])
-            line(f"left out for want of width: {gone}; a wider terminal shows them")
+        names = Column("network", "network", tuple(map(clean, networks)), right=False)
+        columns = [names, *(Column(heading, heading, tuple(column)) for heading, column in cells.items())]
+        # the first columns go first, and one stays
+        kept = fitting(columns, paper.width + names.width - LEAST_NAME, list(cells)[:-1])
+        paper.table(kept)
+        if len(kept) < len(columns):
+            gone = some([c.heading for c in columns if c not in kept], 8)
+            paper.line(f"left out for want of width: {gone}; a wider terminal shows them")
     for reason, mark in marks.items():
-        line(f"{mark} {clean(reason)}")
+        paper.line(f"{mark} {clean(reason)}")
 
 
 def _masked(results: Sequence[Result]) -> str:
@@ -92,40 +79,6 @@ def _masked(results: Sequence[Result]) -> str:
     if len(there) > 1:
         return f"; some {IN_DISC}, others not, and these do not compare"
     return f"; {IN_DISC}" if True in there else ""
-
-
-def some_of(names: Sequence[str], most: int = 8) -> str:
-    """Return the first few names, and how many more there are."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def fitting(cells: Mapping[str, Sequence[str]], width: int) -> dict[str, Sequence[str]]:
-    """Return the columns {heading: cells} that there is room for: the first go first, and a number is never cut."""
-    kept = dict(cells)
-    while len(kept) > 1 and LEAST_NAME + sum(GAP + _width(h, column) for h, column in kept.items()) > width:
-        del kept[next(iter(kept))]
-    return kept
-
-
-def _width(heading: str, column: Sequence[str]) -> int:
-    from rich.cells import cell_len
-
-    return max(map(cell_len, (heading, *column)))
-
-
-def _table(names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> Table:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0, 0, GAP - 1))
-    table.add_column("network", overflow="fold")
-    for heading in columns:
-        table.add_column(Text(heading), justify="right", no_wrap=True)
-    for row in zip(names, *columns.values(), strict=True):
-        table.add_row(*map(Text, row))
-    return table
 
 
 def _read(value: Reading, why: Reading, r: Result | None, marks: Mapping[str, str]) -> str:

@@ -23,6 +23,12 @@ def clean(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def some(names: Sequence[str], most: int = 6) -> str:
+    """Return the first names and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a value as it is shown: fixed digits in ordinary range, scientific outside it, a dash for none."""
     if value is None:
@@ -125,12 +131,10 @@ def laid_out(columns: Sequence[Column], width: int) -> tuple[list[Column], tuple
     A little goes first; then each row takes two lines, which keeps intervals and reference levels on 80 columns; then
     more goes.
     """
-    for count in range(GO_FIRST + 1):
+    in_one = [(count, False) for count in range(GO_FIRST + 1)]
+    for count, folded in [*in_one, *((count, True) for count in range(len(LEFT_OUT) + 1))]:
         kept = _without(columns, LEFT_OUT[:count])
-        if _fits(kept, width):
-            return kept, LEFT_OUT[:count]
-    for count in range(len(LEFT_OUT) + 1):
-        kept = _in_two_lines(_without(columns, LEFT_OUT[:count]))
+        kept = _in_two_lines(kept) if folded else kept
         if _fits(kept, width):
             break
     return kept, LEFT_OUT[:count]
@@ -225,32 +229,46 @@ def width_of(out: IO[str], width: int | None = None) -> int | None:
     return int(told) if told.isdecimal() and int(told) else PLAIN_WIDTH
 
 
+class Paper:
+    """Where tables and lines are printed: a file, by default stdout, and how wide it is."""
+
+    def __init__(self, file: IO[str] | None = None, width: int | None = None) -> None:
+        from rich.console import Console
+
+        out = file or sys.stdout
+        self.console = Console(file=out, width=width_of(out, width), highlight=False, emoji=False)
+        self.width = self.console.width
+
+    def line(self, text: str, style: str = "") -> None:
+        """Print a line, which the terminal wraps."""
+        from rich.text import Text
+
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def table(self, columns: Sequence[Column]) -> None:
+        """Print a table of these columns."""
+        self.console.print(results_table(columns))
+
+
 def print_results(results: Sequence[Result], file: IO[str] | None = None, width: int | None = None) -> None:
     """Print one table per model, data set and group, with the reasons beneath."""
-    from rich.console import Console
-    from rich.text import Text
-
-    out = file or sys.stdout
-    console = Console(file=out, width=width_of(out, width), highlight=False, emoji=False)
+    paper = Paper(file, width)
 
     def key(r: Result) -> tuple[object, ...]:
         how = "" if r.interpolation == "bilinear" else f" ({r.interpolation})"
         return str(r.model["path"]), str(r.data["uri"]), f"{r.group['name']}{how}", bool(r.data.get("mask")), r.units
 
-    def line(text: str, style: str = "") -> None:
-        console.print(Text(text, style=style), soft_wrap=True)
-
     for (model, data, group, mask, units), rows in groupby(results, key):
         some = list(rows)
         images = f"{images_of(some[0].data['samples'], units)} of {clean(data)}"  # type: ignore[arg-type]
-        line(f"{clean(model)} · {clean(group)} · {images}{f' · {IN_DISC}' if mask else ''}", "bold")
+        paper.line(f"{clean(model)} · {clean(group)} · {images}{f' · {IN_DISC}' if mask else ''}", "bold")
         columns = columns_of(some)
-        kept, gone = laid_out(columns, console.width)
-        console.print(results_table(kept))
+        kept, gone = laid_out(columns, paper.width)
+        paper.table(kept)
         for reason, mark in marks_of(some).items():
-            line(f"{mark} {clean(reason)}")
+            paper.line(f"{mark} {clean(reason)}")
         for note in _notes(some, gone):
-            line(note)
+            paper.line(note)
 
 
 def _notes(results: Sequence[Result], gone: Sequence[str]) -> Iterator[str]:

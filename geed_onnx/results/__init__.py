@@ -10,8 +10,7 @@
 from __future__ import annotations
 
 from geed_onnx.results.collection import JOURNAL, RESULTS, RUN, SUITE, Collection, open_results, table_paths
-from geed_onnx.results.lines import read_results, write_results
-from geed_onnx.results.record import CAUTION, SCHEMA, Result, finite, from_json
+from geed_onnx.results.record import CAUTION, SCHEMA, Result, finite, from_json, read_results, write_results
 from geed_onnx.results.tables import (
     DEVIATIONS,
     JACKKNIFE,

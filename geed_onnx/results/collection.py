@@ -11,8 +11,7 @@ from typing import Any
 
 from geed_onnx.errors import DataError
 from geed_onnx.estimators import Change
-from geed_onnx.results.lines import read_results
-from geed_onnx.results.record import Result
+from geed_onnx.results.record import Result, read_results
 from geed_onnx.results.tables import DEVIATIONS, JACKKNIFE, CellTables, TableFiles, place_of
 
 RESULTS, SUITE, RUN = "results.jsonl", "suite.toml", "run.json"

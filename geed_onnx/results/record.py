@@ -1,14 +1,18 @@
-"""The record: a frozen `Result`, one JSON line each, read back exactly as it was written."""
+"""The record: a frozen `Result`, one JSON line each, read back exactly as it was written; and files of such lines."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
+from pathlib import Path
 from typing import Any
 
 from geed_onnx.errors import DataError
+from geed_onnx.results.writing import whole
 
 SCHEMA = "geed-result/1"
 #: What notes begin with that say why a number may not be what it seems; the table shows them.
@@ -150,6 +154,47 @@ def from_json(line: str) -> Result:
         raise DataError(f"the result line is incomplete or malformed: {error}") from None
 
 
-def finite(value: float | None) -> float | None:
-    """Return the value as a plain float, or None for None and for what JSON has no number for."""
-    return None if value is None or not math.isfinite(value) else float(value)
+def finite(value: object) -> float | None:
+    """Return a number as a plain float; None for what is none, or is NaN or infinite, which JSON has no number for."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def read_results(path: str | os.PathLike[str]) -> Iterator[Result]:
+    """Yield the results of a JSON Lines file.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or a line is not a Result; the line's number is named.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot read results from {os.fspath(path)!r}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise DataError(f"cannot read results from {os.fspath(path)!r}: expected JSON Lines in UTF-8 text") from None
+    # not splitlines(): U+2028, U+0085 and the like may stand unescaped within a JSON string
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield from_json(line)
+            except DataError as error:
+                raise DataError(f"{os.fspath(path)}, line {number}: {error}") from None
+
+
+def write_results(path: str | os.PathLike[str], results: Iterable[Result]) -> None:
+    """Write JSON Lines whole or not at all.
+
+    Raises
+    ------
+    UsageError
+        If they cannot be written there.
+    GeedError
+        If writing fails on the way.
+    """
+    with whole(path, "results") as file:
+        for result in results:
+            # a path that is no UTF-8 holds lone surrogates: escaped, they are JSON and read back as they were
+            file.write((result.to_json() + "\n").encode("utf-8", "backslashreplace"))

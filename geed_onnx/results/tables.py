@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -250,8 +250,7 @@ def read_table(path: Path) -> pa.Table:
 _CHANGES = ("block", "value", "calibrated", "shared")
 
 
-@dataclass(frozen=True)
-class _Columns(Mapping[str, Any]):
+class _Columns(NamedTuple):
     """The columns of one file that are numbers, and its images: slicing them costs nothing beside Arrow's own."""
 
     numbers: Mapping[str, Any]
@@ -261,15 +260,6 @@ class _Columns(Mapping[str, Any]):
     def images(self, rows: slice) -> tuple[str, ...]:
         """Return the images of some rows."""
         return tuple(self.words[i] for i in self.image[rows])
-
-    def __getitem__(self, name: str) -> Any:
-        return self.numbers[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.numbers)
-
-    def __len__(self) -> int:
-        return len(self.numbers)
 
 
 def _columns_of(path: Path) -> Iterator[tuple[Place, tuple[_Columns, int, int]]]:
@@ -300,14 +290,14 @@ class TableFiles(Mapping[Place, CellTables]):
         deviations, jackknife = self._read()
         place = (_utf8(place[0]), _utf8(place[1]))
         columns, start, end = deviations[place]
-        order = int(columns["element"][start:end].max()) + 1
+        order = int(columns.numbers["element"][start:end].max()) + 1
         ids = columns.images(slice(start, end, order))
-        found = Deviations(ids, columns["deviation"][start:end].reshape(len(ids), order))
+        found = Deviations(ids, columns.numbers["deviation"][start:end].reshape(len(ids), order))
         if place not in jackknife:
             return CellTables(found)
         columns, start, end = jackknife[place]
         rows = slice(start, end)
-        names, block, value, calibrated, shared = columns.images(rows), *(columns[n][rows] for n in _CHANGES)
+        names, block, value, calibrated, shared = columns.images(rows), *(columns.numbers[n][rows] for n in _CHANGES)
         once = np.where(block == REFERENCE, SAMPLE, block)
         return CellTables(
             found,

@@ -66,6 +66,15 @@ def legend(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=7)
 
 
+def tick_names(axes: Axes, labels: Sequence[str], longest: int, most: int) -> None:
+    """Name the places 0, 1, … along the axis, slanted where `longest` letters at each would be more than `most`."""
+    axes.set_xticks(range(len(labels)), list(labels))
+    if longest * len(labels) > most:
+        axes.tick_params(axis="x", rotation=35)
+        for tick in axes.get_xticklabels():
+            tick.set_horizontalalignment("right")
+
+
 def or_nan(value: float | None) -> float:
     """Return a number, NaN for None: what is not drawn."""
     return np.nan if value is None else value

@@ -20,6 +20,7 @@ from geed_onnx.reports.figures.drawing import (
     or_nan,
     panels,
     short,
+    tick_names,
 )
 from geed_onnx.reports.means import FamilyMean, On, means_in
 from geed_onnx.reports.page.contents import MOST_LINES, Contents, Context
@@ -220,13 +221,8 @@ def _worth(lines: Lines) -> dict[str, dict[float, Numbers]]:
 
 
 def _interval(numbers: Numbers, on: On) -> tuple[float | None, float | None, float | None]:
-    mean = numbers.get(on)
-    return (None, None, None) if mean is None or mean.estimate is None else _ends(mean)
-
-
-def _ends(mean: FamilyMean) -> tuple[float | None, float | None, float | None]:
-    assert mean.estimate is not None
-    return mean.estimate.value, mean.estimate.low, mean.estimate.high
+    estimate = numbers[on].estimate if on in numbers else None
+    return (None, None, None) if estimate is None else (estimate.value, estimate.low, estimate.high)
 
 
 def _sides(numbers: Sequence[Numbers]) -> list[On]:
@@ -277,11 +273,7 @@ def _bars(
             axes.errorbar(
                 at[inside], value[inside], yerr=error, fmt="none", ecolor="black", elinewidth=0.8, capsize=1.8
             )
-        axes.set_xticks(range(len(sets)), [short(label, 24) for label in labels])
-        if max(map(len, labels)) * len(labels) > 30:
-            axes.tick_params(axis="x", rotation=35)
-            for tick in axes.get_xticklabels():
-                tick.set_horizontalalignment("right")
+        tick_names(axes, [short(label, 24) for label in labels], max(map(len, labels)), 30)
         _named(axes, on)
     _titled(grid, title, len(families))
     _caption(sheet, "error bar", shown_numbers)

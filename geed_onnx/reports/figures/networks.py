@@ -20,6 +20,7 @@ from geed_onnx.reports.figures.drawing import (
     panel,
     panels,
     short,
+    tick_names,
 )
 from geed_onnx.reports.page.contents import MOST_LINES, Cell, Contents
 from geed_onnx.reports.page.elements import calibrated_by_element
@@ -46,10 +47,8 @@ class View:
         self.cells = {(c.entity, c.slot, c.variant): c for c in cells}
         self.slots = sorted({c.slot for c in cells if c.slot is not None})
         self.variants: dict[str, list[str]] = {}
-        for c in cells:
-            some = self.variants.setdefault(self.kind(c.slot or 0), [])
-            if c.variant not in some:
-                some.append(c.variant)
+        for kind, variant in dict.fromkeys((self.kind(c.slot or 0), c.variant) for c in cells):
+            self.variants.setdefault(kind, []).append(variant)
         lines = contents.chosen
         singles = [i for i, e in enumerate(contents.entities) if not e.members]
         if not contents.means and not contents.runs and len(singles) <= MOST_LINES:
@@ -108,12 +107,8 @@ def _curves(axes: Axes, view: View, slots: Sequence[int], on: str) -> None:
         some = [(x, c) for x, c in rows if c is not None]
         if any(_has(c, on) for _, c in some):
             _line(axes, some, on, i, view.label(entity))
-    axes.set_xticks(range(len(slots)), [short(view.contents.slots[s].label, 22) for s in slots])
-    longest = max(len(view.contents.slots[s].label) for s in slots)
-    if longest * len(slots) > 50:
-        axes.tick_params(axis="x", rotation=35)
-        for tick in axes.get_xticklabels():
-            tick.set_horizontalalignment("right")
+    labels = [view.contents.slots[s].label for s in slots]
+    tick_names(axes, [short(label, 22) for label in labels], max(map(len, labels)), 50)
     axes.set_xlim(-0.4, len(slots) - 0.6)
 
 

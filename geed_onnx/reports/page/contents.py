@@ -42,7 +42,6 @@ class Context:
     group: str
     elements: Elements
     samples: str
-    seed: int
     fingerprints: int
     """how many different sets of images the models saw under these words; more than 1 is not paired"""
     name: str
@@ -289,7 +288,6 @@ def _contexts(results: Sequence[Result], keys: Sequence[Identity]) -> dict[Ident
             group,
             elements,
             str(r.samples),
-            r.seed,
             len(prints[key]),
             clean(r.data.get("name") or data.rstrip("/").rpartition("/")[2] or data),
             key[-1],
@@ -304,9 +302,9 @@ def _labelled(contexts: Sequence[Context]) -> list[Context]:
     names = [c.data.rstrip("/").rpartition("/")[2] or c.data for c in contexts]
     distinct = len(set(zip(names, [c.data for c in contexts], strict=True))) == len(set(names))
     short = [c.label.replace(c.data, n if distinct else c.data, 1) for c, n in zip(contexts, names, strict=True)]
-    seeds = {c.seed for c in contexts}
+    seeds = {c.others.seed for c in contexts}
     if len(seeds) == 1:
-        short = [s.replace(f", seed {c.seed}", "", 1) for s, c in zip(short, contexts, strict=True)]
+        short = [s.replace(f", seed {c.others.seed}", "", 1) for s, c in zip(short, contexts, strict=True)]
     if len(set(short)) < len(short):
         return list(contexts)
     return [replace(c, label=s) for c, s in zip(contexts, short, strict=True)]

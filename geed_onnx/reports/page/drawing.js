@@ -70,7 +70,7 @@ const vegaErrors = 1;
 
 /* Each specification names its data; `change(spec)` sets what depends on them. */
 async function chart(host, kind, datasets, change) {
-  const spec = structuredClone(DATA.charts[kind]);
+  const spec = structuredClone(CHARTS[kind]);
   spec.datasets = datasets;
   if (change) change(spec);
   const made = await vegaEmbed(host, spec, {

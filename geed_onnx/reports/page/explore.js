@@ -1,6 +1,6 @@
 /* What the reader chooses: images and group, scale, models, tap; and the charts and tables that follow. */
 
-const data = DATA.data;
+const data = JSON.parse(document.getElementById("geed-data").textContent);
 const PALETTE = ["var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)", "var(--c6)", "var(--c7)", "var(--c8)"];
 const CALIBRATED_AXIS = "calibrated deviation";
 const PREFERRED = ["channelwise", "latent-l2", "softmax"];

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from geed_onnx.reports.page.contents import Cell, Contents, Entity
+from geed_onnx.reports.page.contents import Cell, Contents, Context, Entity
 from geed_onnx.reports.page.elements import Profile, calibrated_by_element
 from geed_onnx.reports.page.families import Mean
 from geed_onnx.reports.table import clean
@@ -16,24 +15,34 @@ from geed_onnx.results import Result
 Value = float | str | None
 
 
-@dataclass(frozen=True)
-class Column:
+class Row(NamedTuple):
+    """One line of the table of all results, and what it belongs to."""
+
+    result: Result
+    cell: Cell
+    entity: Entity
+    context: Context
+
+
+class Column(NamedTuple):
     """One column of the table of all results: its heading, what it means, whether the page shows it (the CSV does)."""
 
     key: str
     title: str
     about: str
-    value: Callable[[Cell, Entity, Result, Contents], Value]
+    value: str | Callable[[Row], Any] = ""
+    """where it stands in a `Row`, names with dots between; by default the field of the result that `key` names"""
     text: bool = False
     shown: bool = True
 
-
-def _model(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
-    return lambda c, e, r, all: _plain(r.model.get(name))
-
-
-def _number(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
-    return lambda c, e, r, all: _plain(getattr(r, name))
+    def of(self, row: Row) -> Value:
+        """Return the cell of a row: a number as it is, anything else as printable text."""
+        if not isinstance(self.value, str):
+            return _plain(self.value(row))
+        found: Any = row
+        for name in (self.value or f"result.{self.key}").split("."):
+            found = found.get(name) if isinstance(found, Mapping) else getattr(found, name, None)
+        return _plain(found)
 
 
 def _plain(value: Any) -> Value:
@@ -49,79 +58,92 @@ def worst_element(r: Result) -> int | None:
     return max(known, key=known.__getitem__) if known else None
 
 
-def _worst(c: Cell, e: Entity, r: Result, all: Contents) -> Value:
-    g = worst_element(r)
-    names = all.contexts[c.context].elements.names
+def _worst(row: Row) -> Value:
+    g, names = worst_element(row.result), row.context.elements.names
     return None if g is None else names[g] if g < len(names) else f"g{g}"
 
 
-def _context(name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
-    return lambda c, e, r, all: str(getattr(all.contexts[c.context], name))
-
-
-def _part(sort: str, name: str) -> Callable[[Cell, Entity, Result, Contents], Value]:
-    def of(c: Cell, e: Entity, r: Result, all: Contents) -> Value:
-        part = r.parts.get(sort) if isinstance(r.parts, Mapping) else None
-        return _plain(part.get(name)) if isinstance(part, Mapping) else None
-
-    return of
+def _uncalibrated(r: Result | Mean) -> str | None:
+    return None if r.value is None else r.why_uncalibrated
 
 
 COLUMNS = (
-    Column("model", "Model", "its name in the suite, else its file", lambda c, e, r, all: e.label, True),
-    Column("family", "Family", "copies of one network but for chance", lambda c, e, r, all: e.family, True),
-    Column("model_seed", "Model seed", "which copy of the family", lambda c, e, r, all: e.seed),
-    Column("step", "Step", "training step of the checkpoint", lambda c, e, r, all: e.step),
-    Column("data", "Images", "where the images come from", _context("data"), True),
-    Column("group", "Group", "the symmetry group", _context("group"), True),
-    Column("samples", "Count", "number of images: the unit of uncertainty, but for clusters", _number("samples")),
-    Column("units", "Clusters", "the unit of uncertainty, where it is not the image", _number("units")),
-    Column("seed", "Seed", "of the draw of images", _number("seed")),
-    Column("mask", "Mask", "disc: only what lies inside the inscribed disc counts",
-           lambda c, e, r, all: _plain(r.data.get("mask")), True),
-    Column("tap", "Tap", "the tensor that was looked at", lambda c, e, r, all: c.tap, True),
-    Column("variant", "Variant", "which deviation", lambda c, e, r, all: c.variant, True),
-    Column("value", "Value", "the deviation; larger is less equivariant", _number("value")),
-    Column("low", "Low", "lower end of the value's interval", _number("low")),
-    Column("high", "High", "upper end of the value's interval", _number("high")),
-    Column("optimum", "Optimum", "the value of an exactly equivariant model", _number("optimum")),
-    Column("floor", "Floor", "what resampling alone costs on this tap", _number("floor")),
-    Column("null", "Null", "the same number on unrelated images", _number("null")),
-    Column("calibrated", "Calibrated", "0 at the floor, 1 at the null", _number("calibrated")),
-    Column("calibrated_low", "Cal. low", "lower end of the calibrated interval", _number("calibrated_low")),
-    Column("calibrated_high", "Cal. high", "upper end of the calibrated interval", _number("calibrated_high")),
-    Column("worst_element", "Worst at", "the group element that deviates most, each against its own floor and null",
-           _worst, True),
-    Column("sensitivity", "Sensitivity", "how far f of two images lies apart; 0 if constant", _number("sensitivity")),
-    Column("reason", "Reason", "why there is no value", lambda c, e, r, all: _why(r.reason, r.value), True),
-    Column("calibrated_reason", "Not calibrated", "why there is no calibrated value",
-           lambda c, e, r, all: None if r.value is None else _plain(r.why_uncalibrated), True),
-    Column("failed", "Failed", "whether the cell could not be measured",
-           lambda c, e, r, all: "yes" if r.failed else "no", True, shown=False),
-    Column("kind", "Kind", "map, vector or probability", lambda c, e, r, all: c.kind, True, shown=False),
-    Column("module", "Module", "module path in the framework", lambda c, e, r, all: _plain(r.tap.get("module")), True,
-           shown=False),
-    Column("shape", "Shape", "of the tap, without the batch", lambda c, e, r, all: _plain(r.tap.get("shape")), True,
-           shown=False),
-    Column("action", "Action", "what the group does to the tap", lambda c, e, r, all: _plain(r.tap.get("action")), True,
-           shown=False),
-    Column("level", "Level", "of the intervals", _number("level"), shown=False),
-    Column("method", "Method", "how the interval was made", _number("method"), True, shown=False),
-    Column("spread", "Spread M", "mean distance of two images' features", _number("spread"), shown=False),
-    Column("floor_method", "Floor from", "how the floor was found", _number("floor_method"), True, shown=False),
-    Column("exact", "Exact part", "the value over elements that only permute pixels", _part("exact", "value"),
-           shown=False),
-    Column("resampled", "Resampled part", "the value over the other elements", _part("resampled", "value"),
-           shown=False),
-    Column("zero_channels", "Zero channels", "share of channels that are zero", _number("zero_channels"), shown=False),
-    Column("law_defect", "Law defect", "how far the output action is from an action", _number("law_defect"),
-           shown=False),
-    Column("path", "Path", "of the model", _model("path"), True, shown=False),
-    Column("sha256", "SHA-256", "of the model", _model("sha256"), True, shown=False),
-    Column("fingerprint", "Fingerprint", "of the images used",
-           lambda c, e, r, all: _plain(r.data.get("fingerprint")), True, shown=False),
-    Column("key", "Key", "hash of all the number depends on", _number("key"), True, shown=False),
-)  # fmt: skip
+    Column("model", "Model", "its name in the suite, else its file", "entity.label", True),
+    Column("family", "Family", "copies of one network but for chance", "entity.family", True),
+    Column("model_seed", "Model seed", "which copy of the family", "entity.seed"),
+    Column("step", "Step", "training step of the checkpoint", "entity.step"),
+    Column("data", "Images", "where the images come from", "context.data", True),
+    Column("group", "Group", "the symmetry group", "context.group", True),
+    Column("samples", "Count", "number of images: the unit of uncertainty, but for clusters"),
+    Column("units", "Clusters", "the unit of uncertainty, where it is not the image"),
+    Column("seed", "Seed", "of the draw of images"),
+    Column("mask", "Mask", "disc: only what lies inside the inscribed disc counts", "result.data.mask", True),
+    Column("tap", "Tap", "the tensor that was looked at", "cell.tap", True),
+    Column("variant", "Variant", "which deviation", "cell.variant", True),
+    Column("value", "Value", "the deviation; larger is less equivariant"),
+    Column("low", "Low", "lower end of the value's interval"),
+    Column("high", "High", "upper end of the value's interval"),
+    Column("optimum", "Optimum", "the value of an exactly equivariant model"),
+    Column("floor", "Floor", "what resampling alone costs on this tap"),
+    Column("null", "Null", "the same number on unrelated images"),
+    Column("calibrated", "Calibrated", "0 at the floor, 1 at the null"),
+    Column("calibrated_low", "Cal. low", "lower end of the calibrated interval"),
+    Column("calibrated_high", "Cal. high", "upper end of the calibrated interval"),
+    Column(
+        "worst_element",
+        "Worst at",
+        "the group element that deviates most, each against its own floor and null",
+        _worst,
+        True,
+    ),
+    Column("sensitivity", "Sensitivity", "how far f of two images lies apart; 0 if constant"),
+    Column(
+        "reason",
+        "Reason",
+        "why there is no value",
+        lambda row: None if row.result.value is not None else row.result.reason,
+        True,
+    ),
+    Column(
+        "calibrated_reason",
+        "Not calibrated",
+        "why there is no calibrated value",
+        lambda row: _uncalibrated(row.result),
+        True,
+    ),
+    Column(
+        "failed",
+        "Failed",
+        "whether the cell could not be measured",
+        lambda row: "yes" if row.result.failed else "no",
+        True,
+        False,
+    ),
+    Column("kind", "Kind", "map, vector or probability", "cell.kind", True, False),
+    Column("module", "Module", "module path in the framework", "result.tap.module", True, False),
+    Column("shape", "Shape", "of the tap, without the batch", "result.tap.shape", True, False),
+    Column("action", "Action", "what the group does to the tap", "result.tap.action", True, False),
+    Column("level", "Level", "of the intervals", shown=False),
+    Column("method", "Method", "how the interval was made", text=True, shown=False),
+    Column("spread", "Spread M", "mean distance of two images' features", shown=False),
+    Column("floor_method", "Floor from", "how the floor was found", text=True, shown=False),
+    Column(
+        "exact",
+        "Exact part",
+        "the value over elements that only permute pixels",
+        "result.parts.exact.value",
+        shown=False,
+    ),
+    Column(
+        "resampled", "Resampled part", "the value over the other elements", "result.parts.resampled.value", shown=False
+    ),
+    Column("zero_channels", "Zero channels", "share of channels that are zero", shown=False),
+    Column("law_defect", "Law defect", "how far the output action is from an action", shown=False),
+    Column("path", "Path", "of the model", "result.model.path", True, False),
+    Column("sha256", "SHA-256", "of the model", "result.model.sha256", True, False),
+    Column("fingerprint", "Fingerprint", "of the images used", "result.data.fingerprint", True, False),
+    Column("key", "Key", "hash of all the number depends on", text=True, shown=False),
+)
 #: Columns that are shown only where they differ.
 ONLY_VARIED = ("family", "model_seed", "step", "data", "group", "samples", "seed", "mask")
 #: Columns that are shown only where anything is in them.
@@ -130,43 +152,33 @@ ONLY_THERE = ("units", "reason", "calibrated_reason")
 LONG = ("reason", "calibrated_reason")
 
 
-class _Texts:
-    """Every text once, by its number."""
-
-    def __init__(self) -> None:
-        self.places: dict[str, int] = {}
-
-    def __call__(self, text: Value) -> int | None:
-        return None if text is None else self.places.setdefault(str(text), len(self.places))
+Texts = Callable[[Value], int | None]
+"""text → its number, each text once"""
 
 
 def payload(contents: Contents) -> dict[str, Any]:
     """Return what the page's scripts read; texts in columns are numbers into `texts`."""
-    texts = _Texts()
-    entities = contents.entities
+    numbered: dict[str, int] = {}
+
+    def texts(text: Value) -> int | None:
+        return None if text is None else numbered.setdefault(str(text), len(numbered))
+
     results = [c for c in contents.cells if isinstance(c.reading, Result)]
+    rows = [
+        Row(c.reading, c, contents.entities[c.entity], contents.contexts[c.context])
+        for c in results
+        if isinstance(c.reading, Result)
+    ]
     columns = []
     for column in COLUMNS:
-        values: list[Any] = [
-            column.value(c, entities[c.entity], c.reading, contents) for c in results if isinstance(c.reading, Result)
-        ]
+        values: list[Any] = [column.of(row) for row in rows]
+        shown = column.shown and (column.key not in ONLY_THERE or any(v is not None for v in values))
         if column.key in ONLY_VARIED:
             shown = len(set(values)) > 1
-        else:
-            shown = column.shown and (column.key not in ONLY_THERE or any(v is not None for v in values))
         if column.text:
             values = [texts(v) for v in values]
-        columns.append(
-            {
-                "key": column.key,
-                "title": column.title,
-                "about": column.about,
-                "text": column.text,
-                "shown": shown,
-                "long": column.key in LONG,
-                "values": values,
-            }
-        )
+        facts = {name: getattr(column, name) for name in ("key", "title", "about", "text")}
+        columns.append({**facts, "shown": shown, "long": column.key in LONG, "values": values})
     return {
         "columns": columns,
         "cells": _places(results, texts),
@@ -183,16 +195,16 @@ def payload(contents: Contents) -> dict[str, Any]:
             }
             for c in contents.contexts
         ],
-        "entities": [{"label": e.label, "family": bool(e.members)} for e in entities],
+        "entities": [{"label": e.label, "family": bool(e.members)} for e in contents.entities],
         "slots": [{"label": s.label, "kind": s.kind} for s in contents.slots],
         "runs": [{"label": r.label, "points": r.points} for r in contents.runs],
         "chosen": contents.chosen,
         # last: it grows until here
-        "texts": list(texts.places),
+        "texts": list(numbered),
     }
 
 
-def _places(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
+def _places(cells: Sequence[Cell], texts: Texts) -> dict[str, list[Any]]:
     """Return where each cell belongs, its numbers being in the columns of the table."""
     return {
         "entity": [c.entity for c in cells],
@@ -210,20 +222,16 @@ def _calibrated(reading: Result | Mean) -> Profile | None:
     return calibrated_by_element(reading) if isinstance(reading, Result) else reading.calibrated_by_element
 
 
-def _readings(cells: Sequence[Cell], texts: _Texts) -> dict[str, list[Any]]:
+def _readings(cells: Sequence[Cell], texts: Texts) -> dict[str, list[Any]]:
     numbers = ("value", "low", "high", "optimum", "floor", "null", "calibrated", "calibrated_low", "calibrated_high")
     readings = [c.reading for c in cells]
     return {
         **_places(cells, texts),
         **{name: [getattr(r, name) for r in readings] for name in numbers},
         "reason": [texts(_plain(r.reason)) for r in readings],
-        "calibrated_reason": [texts(None if r.value is None else _plain(r.why_uncalibrated)) for r in readings],
+        "calibrated_reason": [texts(_plain(_uncalibrated(r))) for r in readings],
         "models": [getattr(r, "models", 1) for r in readings],
     }
-
-
-def _why(reason: str | None, number: float | None) -> Value:
-    return None if number is not None else _plain(reason)
 
 
 def _short(values: Iterable[float | None] | None) -> list[float | None] | None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from geed_onnx.gates import Judged, Threshold, Verdict
+from geed_onnx.reports.gate import limit_of
 from geed_onnx.reports.page.contents import Contents
-from geed_onnx.reports.table import IN_DISC, clean, images_of, number, open_ends
+from geed_onnx.reports.table import IN_DISC, clean, images_of, number, open_ends, some
 from geed_onnx.results import Collection, Result
 
-#: Names of a list that are written out; the rest is counted.
-NAMED = 6
-#: Crossings that are written out.
-CROSSED_ROWS = 200
+#: Numbers that crossed, or are undecided, that are written out.
+JUDGED_ROWS = 200
 
 
 @dataclass(frozen=True)
@@ -29,26 +28,7 @@ class Banner:
     text: str
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A number as it is shown, and as it is saved."""
-
-    shown: str
-    raw: str
-
-    @classmethod
-    def of(cls, value: float | None) -> Figure:
-        """Return a number's two forms; empty for none."""
-        return cls(number(value), "" if value is None else repr(float(value)))
-
-
 Rows = list[dict[str, Any]]
-
-
-def some(names: Sequence[str], most: int = NAMED) -> str:
-    """Return the first names and how many more there are."""
-    more = len(names) - most
-    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def counted(count: int, noun: str) -> str:
@@ -118,22 +98,19 @@ def banners(contents: Contents, verdict: Verdict | None, unjudged: str | None = 
     else:
         numbers, total = counted(len(verdict.judged), "number"), len(verdict.thresholds)
         bad = {j.threshold for j in verdict.crossed}
+        unsure = len(verdict.undecided)
+        open_ = f" {unsure} undecided: the limit lies in the interval." if unsure else ""
         against = f" Held against the baseline {clean(verdict.baseline)}." if verdict.baseline else ""
         if bad:
-            are = "is" if len(bad) == 1 else "are"
-            found.append(
-                Banner(
-                    "bad",
-                    f"✕ {len(bad)} of {counted(total, 'threshold')} {are} crossed.",
-                    f"{len(verdict.crossed)} of {numbers} lie beyond, or nothing shows that they hold.{against}",
-                )
-            )
+            head = f"{len(bad)} of {counted(total, 'threshold')} {'is' if len(bad) == 1 else 'are'} crossed"
+            said = f"{len(verdict.crossed)} of {numbers} lie beyond, or nothing shows that they hold."
+            found.append(Banner("bad", f"✕ {head}.", f"{said}{open_}{against}"))
+        elif unsure:
+            head = "The threshold is not crossed" if total == 1 else f"None of {total} thresholds is crossed"
+            found.append(Banner("", f"? {head}.", f"{numbers} judged.{open_}{against}"))
         else:
             hold = "The threshold holds" if total == 1 else f"All {total} thresholds hold"
-            open_ = f" {len(verdict.undecided)} undecided: the limit lies in the interval." if verdict.undecided else ""
-            if open_:
-                hold = "The threshold is not crossed" if total == 1 else f"None of {total} thresholds is crossed"
-            found.append(Banner("good", f"✓ {hold}.", f"{numbers} judged.{open_}{against}"))
+            found.append(Banner("good", f"✓ {hold}.", f"{numbers} judged.{against}"))
     results = [c.reading for c in contents.cells]
     failed = sum(r.failed for r in results)
     if failed:
@@ -146,8 +123,9 @@ def thresholds(verdict: Verdict | None) -> Rows:
     rows: Rows = []
     for t in verdict.thresholds if verdict is not None else ():
         mine = [j for j in verdict.worst_first if j.threshold == t] if verdict is not None else []
-        crossed = sum(j.crossed for j in mine)
-        rows.append({"text": threshold_text(t), "held": len(mine), "crossed": crossed, "worst": clean(mine[0].message)})
+        counts = {"held": len(mine), "crossed": sum(j.crossed for j in mine),
+                  "undecided": sum(j.outcome == "undecided" for j in mine)}  # fmt: skip
+        rows.append({"text": threshold_text(t), **counts, "worst": clean(mine[0].message)})
     return rows
 
 
@@ -157,24 +135,33 @@ def threshold_text(t: Threshold) -> str:
     limit = f"{100 * t.limit:g} % worse than the baseline" if t.relative else f"{t.limit:g}"
     scopes = (("tap", t.tap), ("model", t.model), ("group", t.group), ("data", t.data))
     only = "".join(f", {what} {glob}" for what, glob in scopes if glob != "*")
-    return clean(f"{on}{t.variant} at {'least' if t.below else 'most'} {limit}{only}")
+    strict = "".join(f", {word}" for word, is_set in (("proven", t.prove), ("family-wise", t.family_wise)) if is_set)
+    return clean(f"{on}{t.variant} at {'least' if t.below else 'most'} {limit}{only}{strict}")
 
 
-def crossed_rows(verdict: Verdict | None) -> tuple[Rows, int]:
-    """Return the crossings, the worst first, and how many more there are."""
-    every = [j for j in verdict.worst_first if j.crossed] if verdict is not None else []
-    return [_crossing(j) for j in every[:CROSSED_ROWS]], max(0, len(every) - CROSSED_ROWS)
+def judged_lists(verdict: Verdict | None) -> Rows:
+    """Return what crossed and what else is undecided: name, title, rows, the worst first, and how many more."""
+    every = verdict.worst_first if verdict is not None else ()
+    lists = {
+        ("crossed", "What crossed"): [j for j in every if j.crossed],
+        ("undecided", "What is undecided"): [j for j in every if j.outcome == "undecided" and not j.crossed],
+    }
+    return [
+        {
+            "name": name,
+            "title": title,
+            "rows": [_judged(j) for j in some[:JUDGED_ROWS]],
+            "more": len(some) - JUDGED_ROWS,
+        }
+        for (name, title), some in lists.items()
+        if some
+    ]
 
 
-def _crossing(j: Judged) -> dict[str, Any]:
+def _judged(j: Judged) -> dict[str, Any]:
     return {
-        "model": clean(j.result.label),
-        "tap": clean(j.result.tap["name"]),
-        "variant": clean(j.result.variant),
-        "group": clean(j.result.group["name"]),
-        "observed": Figure.of(j.observed),
-        "low": Figure.of(j.end),
-        "limit": Figure.of(j.limit),
+        "names": [clean(n) for n in (j.result.label, j.result.tap["name"], j.result.variant, j.result.group["name"])],
+        "numbers": [(number(j.observed), j.observed), (number(j.end), j.end), (limit_of(j), j.limit)],
         "message": clean(j.message),
     }
 
@@ -216,7 +203,9 @@ def data_rows(contents: Contents) -> Rows:
             "samples": str(r.samples) if r.units is None else images_of(r.samples, r.units),
             "seed": str(r.seed),
             "fingerprint": clean(_said(r.data.get("fingerprint"))),
-            "preprocessing": clean(", ".join(filter(None, (_said(r.data.get("preprocessing")), _mask(r))))),
+            "preprocessing": clean(
+                ", ".join(filter(None, (_said(r.data.get("preprocessing")), IN_DISC if r.data.get("mask") else "")))
+            ),
         }
         found.setdefault(tuple(row.values()), row)
     return list(found.values())
@@ -241,10 +230,6 @@ def note_rows(contents: Contents) -> Rows:
     """Return every note once, and how many results carry it."""
     counts: Counter[str] = Counter(clean(note) for r in _results(contents) for note in r.notes)
     return [{"text": text, "count": n} for text, n in counts.items()]
-
-
-def _mask(r: Result) -> str:
-    return IN_DISC if r.data.get("mask") else ""
 
 
 def unit(contents: Contents) -> str:

@@ -15,19 +15,15 @@ from typing import Any
 from geed_onnx.errors import UsageError
 from geed_onnx.gates import Verdict
 from geed_onnx.reports.page import summary
-from geed_onnx.reports.page.charts import specifications
 from geed_onnx.reports.page.contents import contents_of
 from geed_onnx.reports.page.payload import as_json, payload
 from geed_onnx.reports.page.section import Section
 from geed_onnx.reports.table import clean
 from geed_onnx.results import Collection, writable, write_text
 
-SCRIPTS = ("tables.js", "drawing.js", "explore.js", "page.js")
+SCRIPTS = ("charts.js", "tables.js", "drawing.js", "explore.js", "page.js")
 #: What the page itself calls its parts.
 TAKEN = ("top", "thresholds", "reasons", "depth", "profile", "side-by-side", "training", "results", "provenance")
-LIBRARY = "window.vegaEmbed = vegaEmbed;"
-READ = """const read = (id) => JSON.parse(document.getElementById(id).textContent);
-const DATA = { data: read("geed-data"), charts: read("geed-charts") };"""
 
 
 def write_page(
@@ -94,9 +90,7 @@ def page_html(
 
     _check(sections)
     contents = contents_of(collection.results)
-    crossed, crossed_more = summary.crossed_rows(verdict)
-    # each in a function, so that the library's short names are its own
-    scripts = [f"(() => {{\n{library()}\n}})();", application()]
+    scripts = [_read("vega/vega.js"), application()]
     levels = {r.level for r in collection.results}
     explore = any(c.slot is not None for c in contents.cells)
     values: dict[str, Any] = {
@@ -107,8 +101,7 @@ def page_html(
         "verdicts": summary.banners(contents, verdict, unjudged),
         "facts": summary.facts(contents),
         "thresholds": summary.thresholds(verdict),
-        "crossed": crossed,
-        "crossed_more": crossed_more,
+        "judged": summary.judged_lists(verdict),
         "reasons": summary.reasons(contents),
         "explore": explore,
         "failed": bool(contents.cells),
@@ -128,7 +121,6 @@ def page_html(
         "uri": clean(collection.uri),
         "version": __version__,
         "payload": Markup(as_json(payload(contents))),
-        "charts": Markup(drawings()),
         "scripts": [Markup(s) for s in scripts],
     }
     environment = jinja2.Environment(
@@ -145,24 +137,9 @@ def _check(sections: Sequence[Section]) -> None:
 
 
 @cache
-def library() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script that needs nothing else."""
-    import vl_convert
-
-    bundle: str = vl_convert.javascript_bundle(LIBRARY)
-    return bundle.replace("\r\n", "\n").replace("</script", "<\\/script").replace("<!--", "\\x3c!--")
-
-
-@cache
-def drawings() -> str:
-    """Return the specifications of the charts as JSON."""
-    return as_json(specifications())
-
-
-@cache
 def application() -> str:
     """Return the page's own script."""
-    return '(() => {\n"use strict";\n' + "\n".join([READ, *map(_read, SCRIPTS)]) + "\n})();"
+    return '(() => {\n"use strict";\n' + "\n".join(map(_read, SCRIPTS)) + "\n})();"
 
 
 def policy(scripts: Sequence[str]) -> str:
