@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -13,8 +14,8 @@ def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     return [g for a in node.attribute for g in ([a.g] if a.HasField("g") else a.graphs)]
 
 
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield a graph and all that lie in it, at any depth."""
+def graphs(graph: Any) -> Iterator[Any]:
+    """Yield a graph, or a function, and all graphs that lie in it, at any depth."""
     yield graph
     for node in graph.node:
         for body in bodies(node):
