@@ -35,8 +35,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn  # noqa: TID251
 
 from geed_exporters import InputSpec, write
-from geed_exporters.pytorch import export_pytorch
-from geed_exporters.pytorch.loading import Loaded
+from geed_exporters.pytorch import Loaded, export_pytorch
 
 TAPS = ("block?", "latent", "scores")
 OPSET = 20

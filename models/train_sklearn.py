@@ -22,8 +22,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from geed_exporters import write
-from geed_exporters.sklearn import Image, export_sklearn
+from geed_exporters import Facts, write
+from geed_exporters.sklearn import export_sklearn
 
 HIDDEN = (128, 64)
 OPSET = 20
@@ -73,7 +73,7 @@ def main() -> None:
     path = asked.out / "digits-mlp.onnx"
     weights = asdict(recipe) | {"upright": round(upright, 4), "rotated": round(turned, 4)}
     weights |= {"rotations": "uniform over the circle", "images": len(training.rows)}
-    image = Image(SIZE, SIZE, range=(0, 1))
+    image = Facts(size=(SIZE, SIZE), range=(0, 1))
     export = export_sklearn(model, image=image, opset=OPSET, name="MLPClassifier", weights=weights)
     written = write(export, path, tolerance=1e-5)
     assert written.agreement is not None

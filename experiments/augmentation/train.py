@@ -111,7 +111,7 @@ def turned(x: Tensor, radians: Tensor) -> Tensor:
 
 def exported(family: Family, net: nn.Module, facts: Mapping[str, Any], image: InputSpec = INPUT) -> Export:
     """Return the export of a network in eval mode; the C8-CNN's blocks declare how their channels move."""
-    from geed_exporters.pytorch.loading import Loaded
+    from geed_exporters.pytorch import Loaded
 
     name = "models/digits_cnn.py:DigitsCNN" if family == "cnn" else "escnn:c8-cnn"
     loaded = Loaded(model=net, input=image, weights=dict(facts), name=name, latent="latent", scores="scores")

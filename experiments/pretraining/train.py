@@ -155,8 +155,7 @@ class Classifier:
         }
 
     def export(self, path: Path, facts: Mapping[str, Any]) -> None:
-        from geed_exporters.pytorch import export_pytorch
-        from geed_exporters.pytorch.loading import Loaded
+        from geed_exporters.pytorch import Loaded, export_pytorch
 
         net = self.net.eval().cpu()
         name = f"experiments/networks.py:{type(net).__name__}"

@@ -117,8 +117,7 @@ def neighbours(known: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
 
 def exported(encoder: ResNet, name: Method, facts: Mapping[str, Any]) -> Export:
     """Return the export of an encoder in eval mode: three stages, the latent vector, and scores where there are any."""
-    from geed_exporters.pytorch import export_pytorch
-    from geed_exporters.pytorch.loading import Loaded
+    from geed_exporters.pytorch import Loaded, export_pytorch
 
     labelled = name.startswith("supervised")
     loaded = Loaded(

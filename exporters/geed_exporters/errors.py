@@ -32,3 +32,8 @@ class NotExportable(ExportError):
 
 class Differs(ExportError):
     """The exported file and the framework disagree; nothing is left behind."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """Return the first line of what an exception says, which may be nothing."""
+    return (str(error).strip().splitlines() or [""])[0][:most]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,10 @@ import onnx
 
 Array = npt.NDArray[Any]
 Kind = Literal["map", "vector", "probability"]
+Layout = Literal["NCHW", "NHWC"]
 Role = Literal["stage", "latent", "scores"]
+#: fields of `InputSpec` that say what is done to an image before it
+PREPARATION = ("colour", "range", "mean", "std", "fit", "resize", "resample")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class InputSpec:
     name: str
     shape: tuple[int, ...]
     """Without the batch, in the file's layout: (C, H, W), (H, W, C) or, for what is no image, any."""
-    layout: Literal["NCHW", "NHWC"] | None = None
+    layout: Layout | None = None
     """None for what is no image."""
     colour: Literal["grey", "rgb", "bgr"] | None = None
     range: tuple[float, float] | None = None
@@ -39,13 +42,18 @@ class InputSpec:
     """nearest, box, bilinear, hamming, bicubic or lanczos."""
     dtype: str = "float32"
 
+    @property
+    def chw(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        a, b, c = self.shape
+        return (a, b, c) if self.layout == "NCHW" else (c, a, b)
+
     def as_json(self) -> dict[str, Any]:
         """Return the value of `geed.input`."""
         entry: dict[str, Any] = {"name": self.name, "layout": self.layout}
         if self.layout is not None:
-            c, h, w = self.shape if self.layout == "NCHW" else (self.shape[2], *self.shape[:2])
-            entry |= {"size": [h, w], "channels": c}
-        for key in ("colour", "range", "mean", "std", "fit", "resize", "resample"):
+            entry |= {"size": list(self.chw[1:]), "channels": self.chw[0]}
+        for key in PREPARATION:
             value = getattr(self, key)
             entry[key] = list(value) if isinstance(value, tuple) else value
         return {key: value for key, value in entry.items() if value is not None}
@@ -58,7 +66,7 @@ class TapEntry:
     name: str
     """Of the ONNX tensor; by default the module path."""
     kind: Kind
-    layout: Literal["NCHW", "NHWC"] | None
+    layout: Layout | None
     """Of maps only."""
     module: str
     """Path of the module or layer in its framework."""
@@ -87,13 +95,8 @@ class Source:
 
     def as_json(self) -> dict[str, Any]:
         """Return the value of `geed.source`."""
-        entry: dict[str, Any] = {
-            "framework": self.framework,
-            "version": self.version,
-            "model": self.model,
-            "weights": self.weights,
-        }
-        return entry | ({"notes": list(self.notes)} if self.notes else {})
+        entry = asdict(self) | {"notes": list(self.notes)}
+        return {key: value for key, value in entry.items() if key != "notes" or value}
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class Export:
     taps: tuple[TapEntry, ...]
     source: Source
     reference: Callable[[Array], Mapping[str, Array]]
-    probe: Callable[[int], Array] | None = field(default=None)
+    probe: Callable[[int], Array] | None = None
     """Inputs to verify with, `(B, *input.shape)`; standard normal values where there is none."""
 
     def inputs(self, batch: int) -> Array:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from geed_exporters.export import InputSpec
+from geed_exporters.export import PREPARATION, InputSpec, Layout
 from geed_onnx.errors import UnknownName, UsageError
 
 #: `whose` of what comes from options: errors then name `--size`, not `size`
@@ -108,9 +108,7 @@ def over(base: Facts, more: Facts) -> Facts:
     return replace(base, **said)
 
 
-def input_spec(
-    facts: Facts, *, layout: Literal["NCHW", "NHWC"], name: str = "image", whose: str = "the model"
-) -> InputSpec:
+def input_spec(facts: Facts, *, layout: Layout, name: str = "image", whose: str = "the model") -> InputSpec:
     """Return the file's input: its shape is (C, H, W) or (H, W, C), as the layout has it.
 
     Channels that nobody tells follow from the colour. `name` is that of an input that the facts do not name.
@@ -133,35 +131,15 @@ def input_spec(
             ' factory return (model, {"channels": N})'
         )
     shape = (channels, *facts.size) if layout == "NCHW" else (*facts.size, channels)
-    return InputSpec(
-        name=facts.input or name,
-        shape=shape,
-        layout=layout,
-        colour=facts.colour,
-        range=facts.range,
-        mean=facts.mean,
-        std=facts.std,
-        fit=facts.fit,
-        resize=facts.resize,
-        resample=facts.resample,
-    )
+    said = {key: getattr(facts, key) for key in PREPARATION}
+    return InputSpec(facts.input or name, shape, layout, **said)
 
 
 def facts_of(spec: InputSpec) -> Facts:
     """Return what an image input of float32 says: `input_spec(facts_of(spec), layout=spec.layout)` is `spec` again."""
-    channels, *size = spec.shape if spec.layout == "NCHW" else (spec.shape[2], *spec.shape[:2])
-    return Facts(
-        size=(size[0], size[1]),
-        channels=channels,
-        colour=spec.colour,
-        range=spec.range,
-        mean=spec.mean,
-        std=spec.std,
-        fit=spec.fit,
-        resize=spec.resize,
-        resample=spec.resample,
-        input=spec.name,
-    )
+    channels, height, width = spec.chw
+    said = {key: getattr(spec, key) for key in PREPARATION}
+    return Facts(size=(height, width), channels=channels, input=spec.name, **said)
 
 
 def channels_of(facts: Facts) -> int | None:
@@ -187,6 +165,13 @@ def check_agreement(facts: Facts, whose: str) -> None:
             f"{_named(whose, 'resize')}: expected with fit 'crop' only (what an image is resized to before its centre"
             f" is cut out), got {facts.resize} with fit {facts.fit!r}"
         )
+
+
+def refuse_other_inputs(facts: Facts, reason: str) -> None:
+    """Raise UsageError where facts give a size or channels to a network that has its own."""
+    for key in ("size", "channels"):
+        if getattr(facts, key) is not None:
+            raise UsageError(f"--{key}: {reason}; leave it out")
 
 
 def _named(whose: str, key: str) -> str:

@@ -7,9 +7,9 @@ that normalise after the pooling (ResNetV2, BiT). It leaves a `MaxPool` alone th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import onnx
+
+from geed_exporters.graphs import graphs
 
 FIRST_WITH_INDICES = 8  # opset
 
@@ -23,7 +23,9 @@ def keep_zero_padding(model: onnx.ModelProto) -> tuple[str, ...]:
     if version < FIRST_WITH_INDICES:
         return ()
     kept: list[str] = []
-    for nodes in _scopes(model):
+    # a function holds nodes as a graph does
+    scopes = [g for top in (model.graph, *model.functions) for g in graphs(top)]
+    for nodes in [scope.node for scope in scopes]:
         makers = {name: node for node in nodes for name in node.output}
         for node in nodes:
             if node.op_type == "MaxPool" and len(node.output) == 1 and _padded(node.input[0], makers):
@@ -37,12 +39,3 @@ def _padded(name: str, makers: dict[str, onnx.NodeProto]) -> bool:
     while maker is not None and maker.op_type == "Identity":  # the optimiser takes those out first
         maker = makers.get(maker.input[0])
     return maker is not None and maker.op_type == "Pad"
-
-
-def _scopes(model: onnx.ModelProto) -> Iterable[list[onnx.NodeProto]]:
-    waiting = [list(model.graph.node), *(list(function.node) for function in model.functions)]
-    while waiting:
-        nodes = waiting.pop()
-        yield nodes
-        graphs = (g for node in nodes for a in node.attribute for g in ((a.g,) if a.HasField("g") else a.graphs))
-        waiting += [list(graph.node) for graph in graphs]

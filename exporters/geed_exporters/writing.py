@@ -15,6 +15,7 @@ import onnx
 
 from geed_exporters.errors import ExportError
 from geed_exporters.export import Export, TapEntry
+from geed_exporters.graphs import graphs
 from geed_exporters.pooling import keep_zero_padding
 from geed_exporters.verification import Agreement, verify
 from geed_onnx.actions import parse_declared
@@ -131,11 +132,10 @@ def check_action(tap: TapEntry, output: onnx.ValueInfoProto) -> None:
 def strip(model: onnx.ModelProto) -> None:
     """Keep of an exporter's notes the module path of each node only: stack traces hold paths of its machine."""
     model.doc_string = ""
-    graphs = [model.graph, *(g for node in model.graph.node for g in _bodies(node))]
     for function in model.functions:
         function.doc_string = ""
         _strip_nodes(function.node)
-    for graph in graphs:
+    for graph in graphs(model.graph):
         graph.doc_string = ""
         del graph.metadata_props[:]
         _strip_nodes(graph.node)
@@ -158,11 +158,3 @@ def _is_list(text: str) -> bool:
         return isinstance(ast.literal_eval(text), list)
     except (ValueError, SyntaxError):
         return False
-
-
-def _bodies(node: onnx.NodeProto) -> Iterable[onnx.GraphProto]:
-    for attribute in node.attribute:
-        for graph in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            yield graph
-            for inner in graph.node:
-                yield from _bodies(inner)

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from geed_exporters.candidates import Candidate
 from geed_exporters.errors import NotExportable
 from geed_exporters.escnn.fields import declared
 from geed_exporters.escnn.opened import copied, opened, run
 from geed_exporters.escnn.stubs import import_escnn
-from geed_exporters.export import Array, Export, Source, TapEntry
-from geed_exporters.pytorch import Loaded, export_pytorch
+from geed_exporters.export import Array, Export, Source
+from geed_exporters.loaded import Loaded
+from geed_exporters.pytorch.conversion import OPSET, export_pytorch
+from geed_exporters.pytorch.tapping import check_inputs, observe
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,6 @@ def prepared(loaded: Loaded) -> Prepared:
     NotExportable
         If it takes several inputs, does not run on its own kind of input, or gives nothing of escnn.
     """
-    from geed_exporters.pytorch.tapping import check_inputs
-
     import_escnn()
     check_inputs(loaded.model, loaded.name)
     own = copied(loaded.model)
@@ -49,23 +50,57 @@ def prepared(loaded: Loaded) -> Prepared:
     return Prepared(own, replace(loaded, model=opened(own, types)), types)
 
 
-def convert(loaded: Loaded, globs: Sequence[str], opset: int) -> Export:
-    """Return the export of a steerable network with the taps that `globs` choose; see `export_escnn`."""
+def candidates(loaded: Loaded) -> tuple[Candidate, ...]:
+    """Return every module output of a forward pass that can be tapped, in the order of the pass.
+
+    Raises
+    ------
+    NotExportable
+        If the network takes several inputs, or does not run on an image of `loaded.input`.
+    """
+    return observe(prepared(loaded).plain).candidates
+
+
+def export_escnn(loaded: Loaded, *, taps: Sequence[str] = (), opset: int = OPSET) -> Export:
+    """Return a steerable network as an ONNX graph whose taps declare how their channels move.
+
+    Every tap that is a GeometricTensor in escnn has an `action`: its field type as geed-onnx's fields, held against
+    escnn's matrix of every element of the group. The reference is escnn's own forward pass, GeometricTensors and all.
+
+    Parameters
+    ----------
+    loaded
+        An escnn EquivariantModule, or an nn.Module made of them and of plain torch parts; see `load` and
+        `described`. The network is left as it is.
+    taps
+        Globs of module paths, or `stages`, `latent`, `scores`; none: all three (see `geed_exporters.select`).
+
+    Raises
+    ------
+    NotExportable
+        If the network has no ONNX form: several inputs, control flow that depends on values, an operator ONNX lacks.
+    UnknownName
+        If a glob meets no module.
+    ExportError
+        If a field type's representations cannot be declared.
+    """
     escnn = import_escnn()
     ready = prepared(loaded)
-    export = export_pytorch(ready.plain, taps=globs, opset=opset)
+    export = export_pytorch(ready.plain, taps=taps, opset=opset)
     actions: dict[Any, dict[str, Any] | None] = {}
     nameless: dict[str, str] = {}
-    taps = []
+    entries = []
     for tap in export.taps:
         field_type = ready.types.get(tap.module)
         if field_type is not None:
             if field_type not in actions:
                 actions[field_type] = declared(field_type)
-            tap = _with(tap, actions[field_type])
+            # the layout is the one that escnn has, and an action that the author declared stands
+            said = actions[field_type] if tap.action is None else tap.action
+            tap = replace(tap, layout="NCHW" if tap.kind == "map" else None, action=said)
             if actions[field_type] is None:
                 nameless[tap.name] = str(field_type.gspace)
-        taps.append(tap)
+        entries.append(tap)
     source = export.source
     notes = (*source.notes, *_said(nameless))
     versions = f"{escnn.__version__}, torch {source.version}"
@@ -76,16 +111,10 @@ def convert(loaded: Loaded, globs: Sequence[str], opset: int) -> Export:
 
     return replace(
         export,
-        taps=tuple(taps),
+        taps=tuple(entries),
         source=Source("escnn", versions, source.model, source.weights, notes),
         reference=reference,
     )
-
-
-def _with(tap: TapEntry, action: dict[str, Any] | None) -> TapEntry:
-    """Return a tap with the action of its field type, unless its author declared one, and the layout escnn has."""
-    said = action if tap.action is None else tap.action
-    return replace(tap, layout="NCHW" if tap.kind == "map" else None, action=said)
 
 
 def _said(nameless: Mapping[str, str]) -> list[str]:

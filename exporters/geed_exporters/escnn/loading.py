@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ from geed_exporters.errors import ExportError
 from geed_exporters.escnn.stubs import INSTALL, import_escnn
 from geed_exporters.export import InputSpec
 from geed_exporters.factories import called, load_factory, parse_name
-from geed_exporters.facts import NOTHING, Facts
-from geed_exporters.pytorch.loading import Loaded, from_factory, load_state, refuse_other_inputs, weights_of, with_facts
+from geed_exporters.facts import NOTHING, Facts, refuse_other_inputs
+from geed_exporters.loaded import Loaded
+from geed_exporters.pytorch.checkpoints import load_state, seeded
+from geed_exporters.pytorch.loading import from_factory
 from geed_onnx.errors import UnknownName
 
 SCHEMES = ("escnn",)
-SEED = 0  # of random weights: the same file whenever it is written
 #: what escnn computes from the weights when a network is put in eval mode, and state_dict then holds beside them
 COMPUTED = ("filter", "*.filter", "expanded_bias", "*.expanded_bias", "matrix", "*.matrix")
 
@@ -43,20 +43,16 @@ def load(name: str, *, checkpoint: Path | None = None, facts: Facts = NOTHING) -
     """
     named = parse_name(name, SCHEMES)
     import_escnn()
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(SEED)
+    with seeded():
         if named.path is None:
             refuse_other_inputs(facts, "the networks of escnn: have one input")
-            loaded = with_facts(_known(named.name), facts)
+            loaded = _known(named.name).with_facts(facts)
         else:
             made = called(load_factory(named.path, named.name), str(named))
             loaded = described(made, str(named), facts=facts)
-    if checkpoint is None:
-        return loaded
-    notes = load_steerable(loaded.model, checkpoint)
-    return replace(loaded, weights=weights_of(checkpoint), notes=(*loaded.notes, *notes))
+    return (
+        loaded if checkpoint is None else loaded.with_checkpoint(checkpoint, load_steerable(loaded.model, checkpoint))
+    )
 
 
 def load_steerable(net: Any, path: Path) -> tuple[str, ...]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from geed_exporters.factories import framework
+from geed_exporters.stand_ins import stand_in
 
 #: escnn's own requirements do not build, so that it cannot be one of the extra
 INSTALL = "pip install 'geed-onnx[escnn]' && pip install --no-deps escnn==1.0.11"
-WIGNER = "lie_learn.representations.SO3.wigner_d"
+UNNEEDED = ("py3nj", "lie_learn.representations.SO3.wigner_d")
 
 
 def import_escnn() -> Any:
@@ -29,10 +29,7 @@ def import_escnn() -> Any:
     """
     framework("torch", INSTALL)
     if "escnn" not in sys.modules:
-        if not _importable("py3nj"):
-            sys.modules["py3nj"] = _stand_in("py3nj", "wigner_3j", "clebsch_gordan")
-        if not _importable(WIGNER):
-            _install(WIGNER, "wigner_D_matrix")
+        stand_in((name for name in UNNEEDED if not _importable(name)), "escnn needs it for rotations of space (SO(3))")
     escnn = framework("escnn", INSTALL)
     numerical = importlib.import_module("escnn.group._numerical")
     # escnn hands np.matrix to scikit-learn where that is installed, and scikit-learn takes none any more; without it,
@@ -47,28 +44,3 @@ def _importable(name: str) -> bool:
     except Exception:  # built for another NumPy, lie_learn raises ValueError or AttributeError
         return False
     return True
-
-
-def _install(name: str, *functions: str) -> None:
-    """Put a stand-in under a dotted name, with the packages above it."""
-    parts = name.split(".")
-    above: ModuleType | None = None
-    for i, part in enumerate(parts, 1):
-        path = ".".join(parts[:i])
-        module = _stand_in(path, *(functions if i == len(parts) else ()))
-        module.__path__ = []
-        sys.modules[path] = module
-        if above is not None:
-            setattr(above, part, module)
-        above = module
-
-
-def _stand_in(name: str, *functions: str) -> ModuleType:
-    module = ModuleType(name, "A stand-in: rotations of space need the real package.")
-
-    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
-        raise NotImplementedError(f"{name} is not installed; escnn needs it for rotations of space (SO(3))")
-
-    for function in functions:
-        setattr(module, function, refuse)
-    return module

@@ -5,6 +5,7 @@ it into an `Export`; the command is `geed-export jax net.py:build -o net.onnx`.
 """
 
 from geed_exporters.jax.exporting import candidates, export_jax
-from geed_exporters.jax.loading import Loaded, load, prepared
+from geed_exporters.jax.loading import load, prepared
+from geed_exporters.loaded import Loaded
 
 __all__ = ["Loaded", "candidates", "export_jax", "load", "prepared"]

@@ -6,22 +6,22 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
 from geed_exporters.candidates import Candidate, select
 from geed_exporters.errors import NotExportable
-from geed_exporters.export import Array, Export, Source, TapEntry
-from geed_exporters.jax.loading import Loaded
+from geed_exporters.export import Array, Export, Layout, Source
+from geed_exporters.graphs import rename, state_shapes
 from geed_exporters.jax.pooling import flax_pooling, own_pooling
 from geed_exporters.jax.tracing import Trace, as_array, in_words, traced, values
+from geed_exporters.loaded import Loaded
 from geed_onnx.errors import UsageError
 
-Layout = Literal["NHWC", "NCHW"]
 OPSETS = range(17, 26)
 #: before an output's name while jax2onnx works: it refuses names that it has given to tensors of its own
 TAP = "tap:"
@@ -75,17 +75,7 @@ def export_jax(loaded: Loaded, *, taps: Sequence[str] = (), layout: Layout = "NH
         if loaded.input.name in named:  # a module that is called `image` keeps its name
             loaded = replace(loaded, input=replace(loaded.input, name=f"{loaded.input.name}#input"))
         model = _converted(loaded, trace, named, layout, opset)
-    entries = tuple(
-        TapEntry(
-            c.module,
-            c.natural_kind,
-            layout if c.natural_kind == "map" else None,
-            c.module,
-            role=c.role,
-            action=loaded.actions.get(c.module),
-        )
-        for c in chosen
-    )
+    entries = loaded.entries(chosen, dict.fromkeys(named, layout))
 
     def reference(x: Array) -> Mapping[str, Array]:
         import jax
@@ -134,34 +124,17 @@ def _converted(loaded: Loaded, trace: Trace, named: Mapping[str, str], layout: L
             input_names=[loaded.input.name],
             output_names=[f"{TAP}{name}" for name in named],
         )
-    _rename(model.graph, named)
+    # a tensor that jax2onnx happens to have called as an output is called gets another name
+    new = {f"{TAP}{name}": name for name in named} | {name: f"{name}_inner" for name in named}
+    rename(model.graph, new.get)
     outputs = [o.name for o in model.graph.output]
     if outputs != list(named):
         raise NotExportable(f"jax2onnx gave the outputs {outputs}, expected {list(named)}")
     # its optimiser moves transpositions and leaves stale shapes behind, on inner tensors and on outputs; the forward
     # pass knows those of the outputs, and what ONNX infers for the others is right
     del model.graph.value_info[:]
-    for value in model.graph.output:
-        kind = value.type.tensor_type.elem_type
-        value.CopyFrom(onnx.helper.make_tensor_value_info(value.name, kind, ["B", *shapes[value.name]]))
+    state_shapes(model.graph, shapes, "B")
     return model
-
-
-def _rename(graph: onnx.GraphProto, outputs: Iterable[str]) -> None:
-    """Give the outputs their names; a tensor that jax2onnx happens to have called the same gets another."""
-    taken = {name: f"{name}_inner" for name in outputs}
-
-    def new(name: str) -> str:
-        return name.removeprefix(TAP) if name.startswith(TAP) else taken.get(name, name)
-
-    for node in graph.node:
-        node.input[:] = [new(name) for name in node.input]
-        node.output[:] = [new(name) for name in node.output]
-        for attribute in node.attribute:
-            for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                _rename(body, outputs)
-    for value in (*graph.input, *graph.output, *graph.initializer):
-        value.name = new(value.name)
 
 
 def _in_layout(tensor: Any, layout: Layout) -> Any:

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError
-from geed_exporters.export import InputSpec
 from geed_exporters.factories import called, framework, load_factory, parse_name
 from geed_exporters.facts import NOTHING, Facts, input_spec, over, read_facts
-from geed_exporters.jax.weights import fingerprint, fitted, read_checkpoint
+from geed_exporters.jax.weights import fitted, read_checkpoint
+from geed_exporters.loaded import Loaded
 from geed_onnx.errors import UnknownName, UsageError
 
 INSTALL = "pip install 'geed-onnx[jax]'"
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A Flax model ready to be exported."""
-
-    model: Any
-    """An nnx.Module in evaluation mode, or a linen.Module."""
-    variables: Any
-    """Of a linen module: `{"params": …, "batch_stats": …}`; None for nnx."""
-    input: InputSpec
-    """As Flax has it: (H, W, C)."""
-    weights: Any
-    """What `geed.source` says of them."""
-    name: str
-    blocks: tuple[str, ...] = ()
-    """Globs of the module paths that are blocks; none: the children of the model and the entries of its lists."""
-    latent: str | None = None
-    """Module path of the latent vector; None: the input of the last linear layer."""
-    scores: str | None = None
-    """Module path of the scores; None: the model's output, where it is a vector; empty: there are none."""
-    notes: tuple[str, ...] = ()
-    actions: Mapping[str, Any] = field(default_factory=dict)
-    """How channels move under the group, by module path; see `geed_onnx.actions.fields`."""
 
 
 def load(name: str, *, checkpoint: str | Path | None = None, facts: Facts = NOTHING) -> Loaded:
@@ -89,24 +65,11 @@ def prepared(
     spec = input_spec(said, layout="NHWC", whose=name)
     if variables is None:
         model.eval()
-    if checkpoint is not None:
-        path = Path(checkpoint)
-        variables = _with_weights(model, variables, path)
-        weights = fingerprint(path)
-    elif weights is None:
-        weights = said.weights if said.weights is not None else "as the factory made them"
-    return Loaded(
-        model,
-        variables,
-        spec,
-        weights,
-        name,
-        blocks=said.blocks or (),
-        latent=said.latent,
-        scores=said.scores,
-        notes=said.notes or (),
-        actions=said.actions or {},
-    )
+    loaded = Loaded(model, spec, "as the factory made them", name, variables=variables).said(said)
+    if checkpoint is None:
+        return loaded if weights is None else replace(loaded, weights=weights)
+    path = Path(checkpoint)
+    return replace(loaded, variables=_with_weights(model, variables, path)).with_checkpoint(path)
 
 
 def _taken_apart(made: Any, name: str) -> tuple[Any, Any, Facts]:
@@ -135,17 +98,15 @@ def _with_weights(model: Any, variables: Any, path: Path) -> Any:
     """Put a checkpoint's arrays into an nnx model in place, or return linen variables made of them."""
     from flax import nnx, traverse_util
 
-    given = read_checkpoint(path)
-    if variables is not None:
-        flat = traverse_util.flatten_dict(_plain(variables))
-        arrays = fitted(given, {".".join(map(str, key)): value for key, value in flat.items()}, str(path))
-        return traverse_util.unflatten_dict({key: arrays[".".join(map(str, key))] for key in flat})
-    state = nnx.state(model, nnx.Not(nnx.RngState))
-    flat = traverse_util.flatten_dict(nnx.to_pure_dict(state))
-    arrays = fitted(given, {".".join(map(str, key)): value for key, value in flat.items()}, str(path))
-    nnx.replace_by_pure_dict(
-        state, traverse_util.unflatten_dict({key: arrays[".".join(map(str, key))] for key in flat})
-    )
+    state = None if variables is not None else nnx.state(model, nnx.Not(nnx.RngState))
+    tree = _plain(variables) if state is None else nnx.to_pure_dict(state)
+    flat = {".".join(map(str, key)): key for key in traverse_util.flatten_dict(tree)}
+    wanted = dict(zip(flat, traverse_util.flatten_dict(tree).values(), strict=True))
+    arrays = fitted(read_checkpoint(path), wanted, str(path))
+    filled = traverse_util.unflatten_dict({key: arrays[name] for name, key in flat.items()})
+    if state is None:
+        return filled
+    nnx.replace_by_pure_dict(state, filled)
     nnx.update(model, state)
     return None
 

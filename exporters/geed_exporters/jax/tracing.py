@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from geed_exporters.candidates import Candidate
-from geed_exporters.errors import NotExportable
+from geed_exporters.errors import NotExportable, first_line
 from geed_exporters.export import Array, Role
-from geed_exporters.jax.loading import Loaded
 from geed_exporters.jax.modules import ROOT, Call, Network, network, run_watched, tensors
-from geed_onnx.errors import GeedError, UnknownName
+from geed_exporters.loaded import Loaded
+from geed_onnx.errors import GeedError
 
 INPUT = "input"
 
@@ -120,20 +119,13 @@ def _looked_at(loaded: Loaded, net: Network, calls: list[Call], hidden: tuple[st
 def _declared(loaded: Loaded, roles: dict[str, Role], known: list[str]) -> None:
     """Let the latent vector and the scores that a factory names stand above what was found."""
     declared: list[tuple[Role, str | None]] = [("latent", loaded.latent), ("scores", loaded.scores)]
+    loaded.check_names(known)
     for role, name in declared:
         if not name:
             continue
-        if name not in known:
-            raise UnknownName("module", name, known, f"the factory says that it gives the {role}")
         for other in [n for n, r in roles.items() if r == role]:
             del roles[other]
         roles[name] = role
-    for glob in loaded.blocks:
-        if not any(fnmatch.fnmatchcase(n, glob) for n in known):
-            raise UnknownName("module", glob, known, "the factory says that it is a block")
-    for name in loaded.actions:
-        if name not in known:
-            raise UnknownName("module", name, known, "the factory says how its channels move")
 
 
 def _classifier(net: Network, calls: list[Call], outputs: tuple[Any, ...]) -> Call | None:
@@ -161,7 +153,7 @@ def _candidate(loaded: Loaded, net: Network, name: str, tensor: Any, call: Call,
     if len(shape) == 3:
         shape = (shape[2], *shape[:2])
     if loaded.blocks:
-        block = any(fnmatch.fnmatchcase(name, glob) for glob in loaded.blocks)
+        block = loaded.in_blocks(name)
     else:
         # an entry of a list has a number for its last part; linen has no lists, only names
         block = len(call.path) == 1 or (net.flavour == "nnx" and bool(call.path) and call.path[-1].isdigit())
@@ -191,17 +183,17 @@ def in_words(loaded: Loaded) -> Iterator[None]:
     except jax.errors.InconclusiveDimensionOperation as error:
         raise NotExportable(
             f"{loaded.name} does different things for different lengths of the batch{_where(error)}"
-            f" ({_first_line(error)}): the batch is free in the exported file"
+            f" ({first_line(error)}): the batch is free in the exported file"
         ) from error
     except (flax.errors.ModifyScopeVariableError, flax.errors.InvalidRngError, flax.errors.TraceContextError) as error:
         raise NotExportable(
-            f"{loaded.name} runs in training mode{_where(error)} ({_first_line(error)}): batch norm and dropout have to"
+            f"{loaded.name} runs in training mode{_where(error)} ({first_line(error)}): batch norm and dropout have to"
             " be in evaluation mode; let __call__ take train=False, or build them with use_running_average and"
             " deterministic True"
         ) from error
     except NotImplementedError as error:
-        primitive = _first_line(error).partition("for primitive '")[2].partition("'")[0]
-        what = f"the operator {primitive!r} has" if primitive else f"an operator has ({_first_line(error)})"
+        primitive = first_line(error).partition("for primitive '")[2].partition("'")[0]
+        what = f"the operator {primitive!r} has" if primitive else f"an operator has ({first_line(error)})"
         raise NotExportable(
             f"{loaded.name}: {what} no ONNX form in jax2onnx; replace it, or write the model so that ONNX's operators"
             " can say it"
@@ -209,12 +201,8 @@ def in_words(loaded: Loaded) -> Iterator[None]:
     except Exception as error:  # the user's model, Flax, JAX and jax2onnx: there is no common class
         raise NotExportable(
             f"{loaded.name} cannot be run on an image batch of shape (B, {', '.join(map(str, loaded.input.shape))})"
-            f"{_where(error)}: {type(error).__name__}: {_first_line(error)}"
+            f"{_where(error)}: {type(error).__name__}: {first_line(error)}"
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
 
 
 def _where(error: BaseException) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from geed_exporters.errors import ExportError
+from geed_exporters.errors import ExportError, first_line
 from geed_exporters.export import Array
 from geed_onnx.errors import suggestion
 
@@ -53,8 +52,7 @@ def _read(path: Path, what: str, reader: Callable[[Path], Mapping[str, Any]]) ->
     try:
         found = reader(path)
     except Exception as error:  # each format's reader has its own classes; none has a common one
-        first = (str(error).splitlines() or [""])[0]
-        raise ExportError(f"{path}: cannot be read as {what} ({type(error).__name__}: {first})") from error
+        raise ExportError(f"{path}: cannot be read as {what} ({type(error).__name__}: {first_line(error)})") from error
     if not isinstance(found, Mapping):
         raise ExportError(f"{path}: holds no dict of arrays")
     return found
@@ -144,14 +142,3 @@ def _some(names: list[str], what: str) -> str:
     more = len(names) - 3
     shown = ", ".join(repr(n) for n in names[:3]) + (f" and {more} more" if more > 0 else "")
     return f"{what}{'s' if len(names) != 1 else ''} {shown} {'are' if len(names) != 1 else 'is'}"
-
-
-def fingerprint(path: Path) -> dict[str, str]:
-    """Return a checkpoint's name and sha256, folders left out; of an Orbax folder, over its files in order."""
-    path = path.expanduser()
-    total = hashlib.sha256()
-    for part in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
-        if part != path:
-            total.update(part.relative_to(path).as_posix().encode())
-        total.update(part.read_bytes())
-    return {"file": path.resolve().name, "sha256": total.hexdigest()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geed_exporters.keras.exporting import candidates, export_keras
-from geed_exporters.keras.loading import Loaded, described, load
+from geed_exporters.keras.loading import described, load
+from geed_exporters.loaded import Loaded
 
 __all__ = ["Loaded", "candidates", "described", "export_keras", "load"]

@@ -11,7 +11,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from geed_exporters.errors import NotExportable
-from geed_exporters.export import InputSpec
+from geed_exporters.export import InputSpec, Layout
+from geed_exporters.graphs import needed, nodes, rename, state_shapes
 from geed_exporters.keras import frameworks
 
 TO_FIRST, TO_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -75,14 +76,14 @@ def _hold_constants(graph: onnx.GraphProto, concrete: Any) -> None:
     held = {n: t for n, t in zip(names, captured, strict=True) if t.dtype.name != "resource"}
     for item in [i for i in graph.input if i.name in held]:
         graph.input.remove(item)
-        if any(item.name in node.input for node in _nodes(graph)):
+        if any(item.name in node.input for node in nodes(graph)):
             graph.initializer.append(numpy_helper.from_array(held[item.name].numpy(), item.name))
 
 
 def _all_known(model: onnx.ModelProto, opset: int) -> None:
     unknown = {
         node.op_type: node.name
-        for node in _nodes(model.graph)
+        for node in nodes(model.graph)
         if node.domain not in DOMAINS or not onnx.defs.has(node.op_type, opset if node.domain == "" else 2, node.domain)
     }
     if unknown:
@@ -91,19 +92,6 @@ def _all_known(model: onnx.ModelProto, opset: int) -> None:
             f"no ONNX form for the TensorFlow operation{'s' if len(unknown) > 1 else ''} {listed}: write that layer"
             " with other operations (keras.ops), or tap and export the part of the model before it"
         )
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterable[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        yield from _inside(node)
-
-
-def _inside(node: onnx.NodeProto) -> Iterable[onnx.NodeProto]:
-    """Return the nodes in the bodies of a branch or a loop."""
-    for attribute in node.attribute:
-        for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-            yield from _nodes(inner)
 
 
 def _cancel_transposes(graph: onnx.GraphProto) -> None:
@@ -123,42 +111,26 @@ def _cancel_transposes(graph: onnx.GraphProto) -> None:
             del node.attribute[:]
         else:
             instead[node.output[0]] = source
-    for node in _nodes(graph):
+    for node in nodes(graph):
         node.input[:] = [instead.get(name, name) for name in node.input]
-    _remove_unread(graph)
+    kept = needed(graph.node, outputs)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _perm(node: onnx.NodeProto) -> tuple[int, ...] | None:
     return tuple(node.attribute[0].ints) if node.op_type == "Transpose" and node.attribute else None
 
 
-def _remove_unread(graph: onnx.GraphProto) -> None:
-    """Take out nodes that nothing reads; nodes stand behind what they read."""
-    read = {o.name for o in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if any(o in read for o in node.output):
-            kept.append(node)
-            read |= {name for inner in (node, *_inside(node)) for name in inner.input}
-    # copies: clearing the list would empty the nodes themselves
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     """Rename tensors everywhere; one that bears a wanted name by chance makes room."""
-    taken = {o for n in _nodes(graph) for o in n.output} | {i.name for i in graph.initializer}
+    taken = {o for n in nodes(graph) for o in n.output} | {i.name for i in graph.initializer}
     taken |= {i.name for i in graph.input}
     new = dict(names)
     for name in names.values():
         if name in taken and name not in names:
             new[name] = next(f"{name}__{k}" for k in range(len(taken) + 1) if f"{name}__{k}" not in taken)
-    for node in _nodes(graph):
-        node.input[:] = [new.get(name, name) for name in node.input]
-        node.output[:] = [new.get(name, name) for name in node.output]
-    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        item.name = new.get(item.name, item.name)
+    rename(graph, new.get)
 
 
 def _name_batch(graph: onnx.GraphProto) -> None:
@@ -171,7 +143,7 @@ def _name_batch(graph: onnx.GraphProto) -> None:
                     dim.dim_param = "batch"
 
 
-def layouts(model: onnx.ModelProto, spec: InputSpec, names: Sequence[str]) -> dict[str, str | None]:
+def layouts(model: onnx.ModelProto, spec: InputSpec, names: Sequence[str]) -> dict[str, Layout | None]:
     """Return the layout of tensors of rank 4, by what the graph says of them, the input being declared."""
     from geed_onnx.taps import graph_of
 
@@ -180,26 +152,18 @@ def layouts(model: onnx.ModelProto, spec: InputSpec, names: Sequence[str]) -> di
     entry = {"name": spec.name, "layout": spec.layout}
     seen.metadata_props.add(key="geed.input", value=json.dumps(entry))
     graph = graph_of(seen)
-    return {name: graph.layout(name) for name in names}
+    return {name: graph.layout(name) for name in names}  # type: ignore[misc]
 
 
 def to_channels_first(graph: onnx.GraphProto, names: Iterable[str]) -> None:
     """Turn outputs `(B, H, W, C)` into `(B, C, H, W)` of the same name."""
     outputs = {o.name: o for o in graph.output}
     inner = {name: f"{name}__channels_last" for name in names}
-    for node in _nodes(graph):
+    for node in nodes(graph):
         node.input[:] = [inner.get(n, n) for n in node.input]
         node.output[:] = [inner.get(n, n) for n in node.output]
     for name, last in inner.items():
         graph.node.append(helper.make_node("Transpose", [last], [name], name=f"{name}__channels_first", perm=TO_FIRST))
         _, h, w, c = [d.dim_param or d.dim_value for d in outputs[name].type.tensor_type.shape.dim]
-        state_shapes(graph, {name: (c, h, w)})
+        state_shapes(graph, {name: (c, h, w)}, "batch")
     _cancel_transposes(graph)
-
-
-def state_shapes(graph: onnx.GraphProto, shapes: Mapping[str, Sequence[int]]) -> None:
-    """State the outputs' shapes, `(batch, *shape)`: the converter does not know them all."""
-    for item in graph.output:
-        if item.name in shapes:
-            kind = item.type.tensor_type.elem_type
-            item.CopyFrom(helper.make_tensor_value_info(item.name, kind, ["batch", *shapes[item.name]]))

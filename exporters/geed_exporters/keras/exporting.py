@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from geed_exporters.candidates import Candidate, select
 from geed_exporters.errors import NotExportable
-from geed_exporters.export import Array, Export, InputSpec, Source, TapEntry
+from geed_exporters.export import Array, Export, InputSpec, Layout, Source
+from geed_exporters.graphs import state_shapes
 from geed_exporters.keras import conversion, frameworks, recording
-from geed_exporters.keras.loading import Loaded, described
+from geed_exporters.keras.loading import described
 from geed_exporters.keras.structure import Structure, classifier, structure
-from geed_onnx.errors import UnknownName
+from geed_exporters.loaded import Loaded
 
-Layout = Literal["NHWC", "NCHW"]
 FORMATS = {"channels_first": True, "channels_last": False}
 
 
@@ -80,11 +79,10 @@ def export_keras(model: Any, *, taps: Sequence[str] = (), layout: Layout = "NHWC
         function = _function(keras, loaded.model, names)
         proto = conversion.converted(function, _tensor_spec(spec), names, opset=opset, channels_first=first)
     if first:
-        c, h, w = spec.shape[2], *spec.shape[:2]
-        spec = replace(spec, shape=(c, h, w), layout="NCHW")
-    conversion.state_shapes(proto.graph, {n: s for n, s in traced.shapes.items() if n in names})
-    entries, turned = _entries(proto, spec, traced, chosen, layout)
-    entries = tuple(replace(entry, action=loaded.actions.get(entry.module)) for entry in entries)
+        spec = replace(spec, shape=spec.chw, layout="NCHW")
+    state_shapes(proto.graph, {n: s for n, s in traced.shapes.items() if n in names}, "batch")
+    layouts, turned = _layouts(proto, spec, traced, chosen, layout)
+    entries = loaded.entries(chosen, layouts)
     conversion.to_channels_first(proto.graph, turned)
     source = Source("keras", _versions(keras), loaded.name, loaded.weights, loaded.notes)
     return Export(
@@ -141,7 +139,7 @@ def _traced(loaded: Loaded) -> Traced:
     names = tuple(makers[name] or _free(name, {} if name in own else tensors) for name in seen.outputs)
     found = _declared(structure(seen, list(tensors), graph, concrete.inputs[0], keras), loaded, list(tensors))
     tensors |= _given_to_classifier(seen, found, fits)
-    _check_declared(loaded, list(tensors))
+    loaded.check_names(list(tensors))
     settings = {
         name: FORMATS.get(str(getattr(call.layer, "data_format", None))) for call in seen.calls for name in call.outputs
     }
@@ -165,17 +163,8 @@ def _declared(found: Structure, loaded: Loaded, names: Sequence[str]) -> Structu
         latent, scores = scores or latent, None
     latent, scores = loaded.latent or latent, loaded.scores or scores
     if loaded.blocks:
-        blocks = frozenset(n for n in names if any(fnmatch.fnmatchcase(n, glob) for glob in loaded.blocks))
+        blocks = frozenset(filter(loaded.in_blocks, names))
     return Structure(blocks - {latent, scores}, latent, scores)
-
-
-def _check_declared(loaded: Loaded, names: Sequence[str]) -> None:
-    """Raise UnknownName where a factory names a layer that is not there."""
-    said = [("the latent vector", loaded.latent), ("the scores", loaded.scores)]
-    said += [("a block", glob) for glob in loaded.blocks] + [("what has an action", path) for path in loaded.actions]
-    for what, name in said:
-        if name and not any(fnmatch.fnmatchcase(n, name) if what == "a block" else n == name for n in names):
-            raise UnknownName("module", name, names, f"given as {what} of {loaded.name}")
 
 
 def _free(name: str, tensors: Mapping[str, Any]) -> str:
@@ -245,23 +234,17 @@ def _activations(model: Any, x: Array, names: Sequence[str]) -> dict[str, Array]
     return {name: np.asarray(t) for name, t in tensors.items()}
 
 
-def _entries(
+def _layouts(
     proto: Any, spec: InputSpec, traced: Traced, chosen: Sequence[Candidate], layout: Layout
-) -> tuple[tuple[TapEntry, ...], list[str]]:
-    """Return the taps' entries, and which outputs are to be transposed to channels first."""
+) -> tuple[dict[str, Layout | None], list[str]]:
+    """Return the layouts of maps, and which outputs are to be transposed to channels first."""
     maps = [c.module for c in chosen if len(c.shape) == 3]
-    told = conversion.layouts(proto, spec, maps) if maps else {}
-    turned: list[str] = []
-    entries: list[TapEntry] = []
-    for c in chosen:
-        first = traced.first.get(c.module)
-        own = told.get(c.module) if first is None else ("NCHW" if first else "NHWC")
-        if layout == "NCHW" and own == "NHWC" and c.module in maps:
-            turned.append(c.module)
-            own = "NCHW"
-        kind = c.natural_kind
-        entries.append(TapEntry(c.module, kind, own if kind == "map" else None, c.module, c.role))  # type: ignore[arg-type]
-    return tuple(entries), turned
+    found = conversion.layouts(proto, spec, maps) if maps else {}
+    for name in maps:
+        first = traced.first.get(name)
+        found[name] = found.get(name) if first is None else ("NCHW" if first else "NHWC")
+    turned = [name for name in maps if layout == "NCHW" and found[name] == "NHWC"]
+    return found | dict.fromkeys(turned, "NCHW"), turned
 
 
 def _reference(

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError, NotExportable
-from geed_exporters.export import InputSpec
+from geed_exporters.export import PREPARATION, InputSpec
 from geed_exporters.factories import called, load_factory, parse_name
 from geed_exporters.facts import NOTHING, Facts, channels_of, input_spec, over, read_facts
 from geed_exporters.keras import frameworks, preprocessing, weights
+from geed_exporters.loaded import Loaded, fingerprint
 from geed_onnx.errors import UnknownName, UsageError
 
 SAVED = (".keras", ".h5", ".hdf5")
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A built Keras model and what is known of it; the input is in the model's own layout, channels last."""
-
-    model: Any
-    input: InputSpec
-    weights: Any
-    """As `Source.weights`: `random`, `pretrained`, a file's name and sha256."""
-    name: str
-    notes: tuple[str, ...] = ()
-    blocks: tuple[str, ...] = ()
-    """Globs of the layer paths that are blocks; none: found by structure."""
-    latent: str | None = None
-    """Path of the layer that gives the latent vector; None: found."""
-    scores: str | None = None
-    """Path of the layer that gives the class scores; None: found; empty: there are none."""
-    actions: Mapping[str, Any] = field(default_factory=dict)
-    """How channels move under the group, by layer path; see `geed_onnx.actions.fields`."""
 
 
 def load(
@@ -87,8 +68,7 @@ def load(
     loaded = described(model, facts=over(known, facts), weights=said, name=shown)
     if checkpoint is None:
         return loaded
-    held = weights.load_weights(loaded.model, Path(checkpoint))
-    return replace(loaded, weights=held)
+    return replace(loaded, weights=weights.load_weights(loaded.model, Path(checkpoint)))
 
 
 def described(model: Any, *, facts: Facts = NOTHING, weights: Any = "as given", name: str | None = None) -> Loaded:
@@ -123,17 +103,7 @@ def described(model: Any, *, facts: Facts = NOTHING, weights: Any = "as given", 
             raise ExportError(
                 f"the model's forward pass fails on an input of shape {(1, *shape)}: {frameworks.words(error)}"
             ) from error
-    return Loaded(
-        model,
-        spec,
-        weights if facts.weights is None else facts.weights,
-        shown,
-        notes=facts.notes or (),
-        blocks=facts.blocks or (),
-        latent=facts.latent,
-        scores=facts.scores,
-        actions=facts.actions or {},
-    )
+    return Loaded(model, spec, weights, shown).said(facts)
 
 
 def _spec(shape: tuple[int, ...], dtype: str, facts: Facts, name: str) -> InputSpec:
@@ -142,7 +112,7 @@ def _spec(shape: tuple[int, ...], dtype: str, facts: Facts, name: str) -> InputS
         if known.colour is None:
             known = replace(known, colour={1: "grey", 3: "rgb"}.get(shape[2]))  # type: ignore[arg-type]
         return replace(input_spec(known, layout="NHWC", whose=name), dtype=dtype)
-    for key in ("size", "channels", "colour", "range", "mean", "std", "fit", "resize", "resample"):
+    for key in ("size", "channels", *PREPARATION):
         if getattr(facts, key) is not None:
             raise UsageError(f"{name}: its input {_text(shape)} is no image, of which {key} could be said")
     return InputSpec(facts.input or "input", shape, dtype=dtype)
@@ -203,7 +173,7 @@ def _saved(path: Path, pretrained: bool) -> tuple[Any, Any, Facts]:
             f"{path.name} cannot be loaded as a saved Keras model (safe mode): {frameworks.words(error)}. Code of your"
             " own goes into FILE.py:factory, with the weights as --checkpoint"
         ) from error
-    return model, weights.file_facts(path), NOTHING
+    return model, fingerprint(path), NOTHING
 
 
 def _input(model: Any, keras: Any, facts: Facts, name: str) -> tuple[tuple[int, ...], str]:

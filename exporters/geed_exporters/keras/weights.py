@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tempfile
 import zipfile
@@ -12,6 +11,7 @@ from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.keras.frameworks import words
+from geed_exporters.loaded import fingerprint
 from geed_onnx.errors import suggestion
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -34,12 +34,7 @@ def load_weights(model: Any, path: Path) -> dict[str, str]:
         model.load_weights(str(path))
     except Exception as error:  # Keras raises whatever its readers raise; the file is the user's
         raise ExportError(f"{path.name}: the weights do not fit the model: {words(error)}") from error
-    return file_facts(path)
-
-
-def file_facts(path: Path) -> dict[str, str]:
-    """Return name and sha256 of a file, as `geed.source` holds weights."""
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return fingerprint(path)
 
 
 def refuse_others(path: Path) -> None:

@@ -1,19 +1,20 @@
-"""Weights from a file: safetensors, or what `torch.save` wrote, read without running any code in it."""
+"""Weights of a fixed seed, or from a file: safetensors, or what `torch.save` wrote, read without running its code."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
-import hashlib
 import itertools
 import pickle
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.factories import framework
+from geed_exporters.loaded import SEED
 from geed_exporters.pytorch.stubs import INSTALL
 from geed_onnx.errors import suggestion
 
@@ -28,9 +29,14 @@ SHOWN = 3
 Adapt = Callable[[dict[str, Any], Any], Mapping[str, Any]]
 
 
-def weights_of(path: Path) -> dict[str, str]:
-    """Return what `geed.source` says of weights from a file: its name without folders, and its sha256."""
-    return {"file": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+@contextlib.contextmanager
+def seeded() -> Iterator[None]:
+    """Give random weights of one fixed seed, and leave torch's own randomness as it was."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        yield
 
 
 def load_state(

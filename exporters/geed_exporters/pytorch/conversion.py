@@ -18,23 +18,42 @@ import numpy as np
 import onnx
 
 from geed_exporters.candidates import Candidate, select
-from geed_exporters.errors import NotExportable
-from geed_exporters.export import Array, Export, InputSpec, Source, TapEntry
-from geed_exporters.pytorch.loading import Loaded
+from geed_exporters.errors import NotExportable, first_line
+from geed_exporters.export import Array, Export, InputSpec, Source
+from geed_exporters.loaded import Loaded
 from geed_exporters.pytorch.tapping import Observed, observe
 from geed_exporters.writing import SCOPES
-from geed_onnx.errors import UnknownName
 
+OPSET = 20
 WRAPPER = "model"  # the attribute of `hooks.Tapped` that holds the network
 
 
-def convert(loaded: Loaded, globs: Sequence[str], opset: int) -> Export:
-    """Return the export of a model with the taps that `globs` choose.
+def candidates(loaded: Loaded) -> tuple[Candidate, ...]:
+    """Return every module output of a forward pass that can be tapped, in the order of the pass.
 
     Raises
     ------
     NotExportable
-        If the model has no ONNX form.
+        If the model takes several inputs, or does not run on an image of `loaded.input`.
+    """
+    return observe(loaded).candidates
+
+
+def export_pytorch(loaded: Loaded, *, taps: Sequence[str] = (), opset: int = OPSET) -> Export:
+    """Return the model as an ONNX graph with the chosen module outputs as outputs named by their module paths.
+
+    The graph's first output is the model's own; the batch is free. A module's output is copied where it is caught, so
+    a later in-place operation does not reach the tap, and a convolution is not folded into the batch norm after it.
+
+    Parameters
+    ----------
+    taps
+        Globs of module paths, or `stages`, `latent`, `scores`; none: all three (see `geed_exporters.select`).
+
+    Raises
+    ------
+    NotExportable
+        If the model has no ONNX form: several inputs, control flow that depends on values, an operator ONNX lacks.
     UnknownName
         If a glob, or an action that the model was given, meets no module.
     """
@@ -43,11 +62,7 @@ def convert(loaded: Loaded, globs: Sequence[str], opset: int) -> Export:
     from geed_exporters.pytorch.hooks import Tapped, steady
 
     seen = observe(loaded)
-    every = [c.module for c in seen.candidates]
-    for path in loaded.actions:
-        if path not in every:
-            raise UnknownName("module", path, every, f"given an action by {loaded.name}")
-    chosen = select(seen.candidates, globs)
+    chosen = select(seen.candidates, taps)
     own = _own_names(seen, chosen)
     others = [c.module for c in chosen if c.module not in own]
     spec = _input(loaded, [*own, *others])
@@ -81,7 +96,7 @@ def convert(loaded: Loaded, globs: Sequence[str], opset: int) -> Export:
     return Export(
         model=model,
         input=spec,
-        taps=tuple(_entry(c, seen, loaded) for c in chosen),
+        taps=loaded.entries(chosen, seen.layouts),
         source=Source("torch", torch.__version__.split("+")[0], loaded.name, loaded.weights, loaded.notes),
         reference=reference,
     )
@@ -108,17 +123,6 @@ def _input(loaded: Loaded, outputs: Sequence[str]) -> InputSpec:
     """Return the input under a name that no output has."""
     spec = loaded.input
     return replace(spec, name=f"{spec.name}_input") if spec.name in outputs else spec
-
-
-def _entry(c: Candidate, seen: Observed, loaded: Loaded) -> TapEntry:
-    return TapEntry(
-        name=c.module,
-        kind=c.natural_kind,
-        layout=seen.layouts.get(c.module) if c.natural_kind == "map" else None,
-        module=c.module,
-        role=c.role,
-        action=loaded.actions.get(c.module),
-    )
 
 
 def unwrap(model: onnx.ModelProto, outer: set[str]) -> None:
@@ -198,8 +202,7 @@ def cause(error: BaseException) -> str:
             " it with torch's operators"
         )
     last = chain[-1]
-    said = (str(last).strip().splitlines() or [""])[0]
-    return f"it has no ONNX form: the exporter fails{where} ({type(last).__name__}: {said:.300})"
+    return f"it has no ONNX form: the exporter fails{where} ({type(last).__name__}: {first_line(last)})"
 
 
 def _fixed(where: str) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.export import InputSpec
+from geed_exporters.loaded import SEED, Loaded
 from geed_exporters.pytorch import alexnet, published_weights
-from geed_exporters.pytorch.checkpoints import Adapt, load_state, weights_of
-from geed_exporters.pytorch.loading import SEED, Loaded
+from geed_exporters.pytorch.checkpoints import Adapt, load_state, seeded
 from geed_exporters.pytorch.timm_models import load_timm
 from geed_onnx.errors import UnknownName, UsageError
 
@@ -197,45 +197,38 @@ def load_paper(
     architecture = ARCHITECTURES[name]
     if classes is not None and architecture.options.get("num_classes") == 0:
         raise UsageError(f"--classes: paper:{name} has no classifier; leave it out")
-    model, spec, notes = _made(architecture, pretrained, classes)
-    weights: Any = "random"
-    if checkpoint is not None:
-        notes += _filled(model, architecture, checkpoint)
-        weights = weights_of(checkpoint)
-    elif pretrained:
-        weights = "pretrained"
-        if architecture.weights is None:
-            notes.append(f"weights of timm:{architecture.timm}")
-        else:
-            notes += _filled(model, architecture, downloaded(architecture.weights, f"paper:{name}"))
-            notes.append(f"weights of {architecture.weights.url}")
-    else:
-        notes.append(f"random weights of seed {SEED}{_damp(model, architecture)}")
-    return Loaded(
-        model=model.eval(),
-        input=architecture.input or spec,
-        weights=weights,
+    model, spec = _made(architecture, pretrained, classes)
+    loaded = Loaded(
+        model.eval(),
+        architecture.input or spec,
+        weights="pretrained" if pretrained else "random",
         name=f"paper:{name}",
         blocks=_blocks(model, architecture),
         latent=architecture.latent,
         # without classes, what comes out is the latent vector
         scores="" if getattr(model, "num_classes", None) == 0 else architecture.scores,
-        notes=tuple(notes),
     )
+    if checkpoint is not None:
+        return loaded.with_checkpoint(checkpoint, _filled(model, architecture, checkpoint))
+    if not pretrained:
+        notes: tuple[str, ...] = (f"random weights of seed {SEED}{_damp(model, architecture)}",)
+    elif architecture.weights is None:
+        notes = (f"weights of timm:{architecture.timm}",)
+    else:
+        filled = _filled(model, architecture, downloaded(architecture.weights, loaded.name))
+        notes = (*filled, f"weights of {architecture.weights.url}")
+    return replace(loaded, notes=notes)
 
 
-def _made(architecture: Architecture, pretrained: bool, classes: int | None) -> tuple[Any, InputSpec, list[str]]:
+def _made(architecture: Architecture, pretrained: bool, classes: int | None) -> tuple[Any, InputSpec]:
     if architecture.build is not None:
-        import torch
-
-        with torch.random.fork_rng():
-            torch.manual_seed(SEED)
-            return architecture.build(classes or 1000), IMAGENET, []
+        with seeded():
+            return architecture.build(classes or 1000), IMAGENET
     assert architecture.timm is not None
     from_timm = pretrained and architecture.weights is None
     options = architecture.options if classes is None else {**architecture.options, "num_classes": classes}
     loaded = load_timm(architecture.timm, pretrained=from_timm, **options)
-    return loaded.model, loaded.input, []
+    return loaded.model, loaded.input
 
 
 def _blocks(model: Any, architecture: Architecture) -> tuple[str, ...]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from geed_exporters.candidates import Candidate
-from geed_exporters.errors import NotExportable
-from geed_exporters.pytorch.loading import Loaded
-from geed_onnx.errors import UnknownName
+from geed_exporters.errors import NotExportable, first_line
+from geed_exporters.loaded import Loaded
 
 if TYPE_CHECKING:
     from geed_exporters.pytorch.axes import Layout
@@ -94,9 +92,7 @@ def observe(loaded: Loaded) -> Observed:
         )
         for e in shown
     )
-    for what, name in (("latent", roles.latent), ("scores", roles.scores)):
-        if name is not None and name not in {c.module for c in found}:
-            raise UnknownName("module", name, [c.module for c in found], f"given as the {what} of {loaded.name}")
+    loaded.check_names([c.module for c in found])
     return Observed(found, axes, tuple(e.name for e in own), aliases)
 
 
@@ -121,10 +117,9 @@ def _run(loaded: Loaded, batch: int) -> tuple[list[Event], list[Event]]:
     try:
         return observed(loaded.model, noise(loaded, batch))
     except Exception as error:  # the model's own code
-        said = (str(error).strip().splitlines() or [""])[0]
         raise NotExportable(
-            f"{loaded.name}: the forward pass fails on images of shape {shape} ({type(error).__name__}: {said:.300});"
-            " --size and --channels give others"
+            f"{loaded.name}: the forward pass fails on images of shape {shape} ({type(error).__name__}:"
+            f" {first_line(error)}); --size and --channels give others"
         ) from error
 
 
@@ -246,10 +241,7 @@ def _flat(shape: Sequence[int]) -> tuple[int, ...]:
 def _blocks(loaded: Loaded, given: Sequence[Event]) -> set[str]:
     """Return the names that are blocks; of several names for one value, the innermost block's."""
     if loaded.blocks:
-        for glob in loaded.blocks:
-            if not any(fnmatch.fnmatchcase(e.name, glob) for e in given):
-                raise UnknownName("module", glob, [e.name for e in given], f"given as blocks of {loaded.name}")
-        return {e.name for e in given if any(fnmatch.fnmatchcase(e.name, glob) for glob in loaded.blocks)}
+        return {e.name for e in given if loaded.in_blocks(e.name)}
     paths = block_paths(loaded.model)
     found: dict[tuple[int, int], Event] = {}
     for e in given:

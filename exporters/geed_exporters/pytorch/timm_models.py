@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from geed_exporters.errors import ExportError
+from geed_exporters.errors import ExportError, first_line
 from geed_exporters.export import InputSpec
 from geed_exporters.facts import RESAMPLES
-from geed_exporters.pytorch.checkpoints import Adapt, load_state, weights_of
-from geed_exporters.pytorch.loading import SEED, Loaded
+from geed_exporters.loaded import SEED, Loaded
+from geed_exporters.pytorch.checkpoints import Adapt, load_state, seeded
 from geed_exporters.pytorch.stubs import import_timm
 from geed_onnx.errors import UnknownName, UsageError
 
@@ -44,24 +45,15 @@ def load_timm(
     if channels is not None:
         options["in_chans"] = channels
     model = _created(timm, name, pretrained, options, size)
-    notes: list[str] = []
-    weights: Any = "pretrained" if pretrained else "random"
+    spec, notes = input_of(timm, model, size, channels)
+    # without classes, what comes out is the latent vector
+    scores = "" if getattr(model, "num_classes", None) == 0 else None
+    loaded = Loaded(model.eval(), spec, "pretrained" if pretrained else "random", f"timm:{name}", scores=scores)
     if checkpoint is not None:
-        notes += load_state(model, checkpoint, adapt=_adapter(model))
-        weights = weights_of(checkpoint)
+        loaded = loaded.with_checkpoint(checkpoint, load_state(model, checkpoint, adapt=_adapter(model)))
     elif not pretrained:
-        notes.append(f"random weights of seed {SEED}")
-    spec, said = input_of(timm, model, size, channels)
-    return Loaded(
-        model=model.eval(),
-        input=spec,
-        weights=weights,
-        name=f"timm:{name}",
-        latent=None,
-        # without classes, what comes out is the latent vector
-        scores="" if getattr(model, "num_classes", None) == 0 else None,
-        notes=(*notes, *said),
-    )
+        loaded = replace(loaded, notes=(f"random weights of seed {SEED}",))
+    return replace(loaded, notes=(*loaded.notes, *notes))
 
 
 def check_name(timm: Any, name: str) -> None:
@@ -76,27 +68,24 @@ def check_name(timm: Any, name: str) -> None:
 
 def _created(timm: Any, name: str, pretrained: bool, options: Mapping[str, Any], size: tuple[int, int] | None) -> Any:
     """Create the model; networks whose weights depend on the image size are told it."""
-    import torch
-
     asked = [dict(options)]
     if size is not None and size != tuple(timm.get_pretrained_cfg_value(name, "input_size") or ())[1:]:
         asked.insert(0, {**options, "img_size": size})  # convolutional networks do not take it, and need not
     for i, kwargs in enumerate(asked):
         try:
-            with torch.random.fork_rng():
-                torch.manual_seed(SEED)
+            with seeded():
                 return timm.create_model(name, pretrained=pretrained, **kwargs)
         except Exception as error:  # timm, the hub's client and its HTTP client raise classes of their own
             if i + 1 < len(asked) and isinstance(error, TypeError) and "img_size" in str(error):
                 continue
-            said = str(error).strip().splitlines() or [""]
+            said = f"{type(error).__name__}: {first_line(error, 200)}"
             if pretrained:
                 raise ExportError(
-                    f"timm:{name}: pretrained weights cannot be had ({type(error).__name__}: {said[0]:.200}); fetch"
+                    f"timm:{name}: pretrained weights cannot be had ({said}); fetch"
                     " them where there is a network and give the file: --checkpoint FILE.safetensors"
                 ) from error
             what = f" with images of {size[0]}x{size[1]}" if size else ""
-            raise ExportError(f"timm:{name} cannot be made{what} ({type(error).__name__}: {said[0]:.200})") from error
+            raise ExportError(f"timm:{name} cannot be made{what} ({said})") from error
     raise AssertionError("unreachable")
 
 

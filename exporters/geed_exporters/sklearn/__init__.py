@@ -5,8 +5,7 @@
 A model on flattened pixels gets an image input, flattened inside the file, so that it can be measured under rotation.
 """
 
-from geed_exporters.sklearn.exporting import candidates, export_sklearn
-from geed_exporters.sklearn.image import Image
+from geed_exporters.sklearn.exporting import candidates, export_sklearn, image_input
 from geed_exporters.sklearn.loading import Loaded, load
 
-__all__ = ["Image", "Loaded", "candidates", "export_sklearn", "load"]
+__all__ = ["Loaded", "candidates", "export_sklearn", "image_input", "load"]

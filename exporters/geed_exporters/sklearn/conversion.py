@@ -7,15 +7,15 @@ form; and every tensor then carries its step's name.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from geed_exporters.errors import NotExportable
+from geed_exporters.errors import NotExportable, first_line
 from geed_exporters.export import Array, InputSpec
+from geed_exporters.graphs import needed, reads, rename
 from geed_exporters.sklearn.plan import Step
 
 IR_VERSION = 10
@@ -53,8 +53,8 @@ def converted(
         _join(part.graph, step, taken[0])
         nodes.extend(part.graph.node)
         weights.extend(part.graph.initializer)
-    nodes = _needed(nodes, taps)
-    used = {name for node in nodes for name in _reads(node)}
+    nodes = needed(nodes, taps)
+    used = {name for node in nodes for name in reads(node)}
     outputs = [helper.make_tensor_value_info(tap, TensorProto.FLOAT, ["batch", widths[tap]]) for tap in taps]
     graph = helper.make_graph(
         nodes,
@@ -102,8 +102,7 @@ def _one(step: Step, width: int, opset: int) -> onnx.ModelProto:
     except (MissingConverter, MissingShapeCalculator) as error:
         raise NotExportable(f"{where} has no ONNX form: skl2onnx has no converter for {kind}") from error
     except Exception as error:  # converters raise RuntimeError, ValueError, NameError, KeyError, …
-        said = next(iter(str(error).strip().splitlines()), "")[:200]
-        raise NotExportable(f"{where} has no ONNX form: {type(error).__name__}: {said}") from error
+        raise NotExportable(f"{where} has no ONNX form: {type(error).__name__}: {first_line(error, 200)}") from error
     _as_output(model.graph, step, where)
     for layer, tensor in zip(step.hidden, _hidden(model.graph, step), strict=True):
         rename(model.graph, {tensor: layer}.get)
@@ -168,39 +167,3 @@ def _join(graph: onnx.GraphProto, step: Step, source: str) -> None:
     rename(graph, lambda name: kept.get(name, f"{prefix}/{name}"))
     for node in graph.node:
         node.name = f"{prefix}/{node.name}"
-
-
-def rename(graph: onnx.GraphProto, new: Callable[[str], str | None]) -> None:
-    """Rename a graph's tensors in place, in the bodies of loops too; where `new` gives None the name stays."""
-
-    def name(old: str) -> str:
-        return (new(old) or old) if old else old  # an empty name is an input left out
-
-    for node in graph.node:
-        node.input[:] = [name(n) for n in node.input]
-        node.output[:] = [name(n) for n in node.output]
-        for body in bodies(node):
-            rename(body, new)
-    for item in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
-        item.name = name(item.name)
-
-
-def bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    """Return the graphs inside a node: the body of a scan or a loop, the branches of a choice."""
-    return [g for a in node.attribute for g in ([a.g] if a.type == onnx.AttributeProto.GRAPH else a.graphs)]
-
-
-def _reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors a node needs, those that its bodies take from outside included."""
-    return set(node.input) | {name for body in bodies(node) for inner in body.node for name in _reads(inner)}
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], taps: Sequence[str]) -> list[onnx.NodeProto]:
-    """Return the nodes that some tap needs, in order."""
-    wanted: set[str] = set(taps)
-    kept: list[Any] = []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            kept.append(node)
-            wanted |= _reads(node)
-    return kept[::-1]

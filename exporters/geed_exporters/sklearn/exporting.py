@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from geed_exporters.candidates import Candidate, select
-from geed_exporters.errors import NotExportable
-from geed_exporters.export import Array, Export, Kind, Role, Source, TapEntry
+from geed_exporters.errors import ExportError, NotExportable
+from geed_exporters.export import Array, Export, InputSpec, Kind, Layout, Role, Source, TapEntry
 from geed_exporters.factories import framework
+from geed_exporters.facts import COMMAND_LINE, NOTHING, Facts, input_spec, over
 from geed_exporters.sklearn.conversion import LONG, SHORT, converted
-from geed_exporters.sklearn.image import Image, input_spec
 from geed_exporters.sklearn.plan import FINAL, Step, evaluated, planned
 from geed_onnx.errors import UsageError
 
@@ -38,7 +40,8 @@ def candidates(model: Any) -> tuple[Candidate, ...]:
 def export_sklearn(
     model: Any,
     *,
-    image: Image | None = None,
+    image: Facts = NOTHING,
+    layout: Layout = "NCHW",
     taps: Sequence[str] = (),
     opset: int = OPSET,
     name: str | None = None,
@@ -52,7 +55,10 @@ def export_sklearn(
     Parameters
     ----------
     image
-        What the features are pixels of; the file's input is then an image, flattened inside. None: a plain vector.
+        What the features are pixels of; the file's input is then an image, flattened inside. Nothing: a plain vector.
+        It has one channel unless it says otherwise.
+    layout
+        In which order the image was flattened: NHWC for (H, W, C) arrays.
     taps
         Globs over the names above; `stages`, `latent` and `scores` stand for groups of them. None: all.
     name, weights
@@ -64,6 +70,8 @@ def export_sklearn(
         If scikit-learn or skl2onnx is not installed.
     ExportError
         If it is no fitted estimator, or the image does not have as many values as the model has features.
+    UsageError
+        If the opset is none that skl2onnx is tested with, or what is said of the image does not agree with itself.
     NotExportable
         If a step has no ONNX form, or the model takes several inputs.
     UnknownName
@@ -75,8 +83,7 @@ def export_sklearn(
         raise UsageError(f"--opset {opset}: skl2onnx is tested from {SHORT} to {LONG}; {OPSET} is the default")
     steps = planned(model)
     features = _features(steps)
-    word = "features" if image is None else "image"
-    spec = input_spec(word if all(s.output != word for s in steps) else f"{word}_input", features, image)
+    spec = _input(steps, features, image, layout)
     widths = _widths(steps, features)
     chosen = select(_candidates(steps, widths), taps)
     modules = {step.output: step.module for step in steps}
@@ -89,9 +96,12 @@ def export_sklearn(
 
     def probe(batch: int) -> Array:
         draw = np.random.default_rng(batch)
-        if image is not None and image.range is not None:
-            return image.normalised(draw.uniform(*image.range, (batch, *spec.shape)))
-        return draw.standard_normal((batch, *spec.shape)).astype(np.float32)
+        if spec.range is None:
+            return draw.standard_normal((batch, *spec.shape)).astype(np.float32)
+        each = (-1, 1, 1) if spec.layout == "NCHW" else (-1,)
+        mean, std = (np.reshape(numbers, each) for numbers in (spec.mean or (0.0,), spec.std or (1.0,)))
+        seen: Array = ((draw.uniform(*spec.range, (batch, *spec.shape)) - mean) / std).astype(np.float32)
+        return seen
 
     return Export(
         model=converted(steps, widths | {"": features}, spec, names, opset),
@@ -101,6 +111,42 @@ def export_sklearn(
         reference=reference,
         probe=probe,
     )
+
+
+def image_input(image: Facts, layout: Layout) -> InputSpec | None:
+    """Return the input that an image makes, or None where nothing is said of one.
+
+    Raises
+    ------
+    UsageError
+        If it is an image without a size, or what is said of it does not agree with itself.
+    """
+    if image == NOTHING:
+        return None
+    if image.size is None:
+        raise UsageError("--channels, --colour, --range, --mean and --std describe an image: give its --size HxW too")
+    # grey is not said for two channels or four
+    known = over(Facts(channels=1), image) if image.colour is None else image
+    return input_spec(known, layout=layout, whose=COMMAND_LINE)
+
+
+def _input(steps: Sequence[Step], features: int, image: Facts, layout: Layout) -> InputSpec:
+    """Return the file's input, under a name that no step has: the image, or a plain vector `(batch, features)`."""
+    spec = image_input(image, layout) or InputSpec("features", (features,))
+    if any(s.output == spec.name for s in steps):
+        spec = replace(spec, name=f"{spec.name}_input")
+    if spec.layout is None:
+        return spec
+    channels, height, width = spec.chw
+    if math.prod(spec.shape) != features:
+        side = round((features / channels) ** 0.5)
+        square = f"; {features} would be {side}x{side}" if side * side * channels == features else ""
+        more = f" with {channels} channels" if channels > 1 else ""
+        raise ExportError(
+            f"the model takes {features} features, but --size {height}x{width}{more} has"
+            f" {math.prod(spec.shape)}{square}{more if square else ''}"
+        )
+    return replace(spec, colour=spec.colour or ("grey" if channels == 1 else None))
 
 
 def _features(steps: Sequence[Step]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from geed_exporters.errors import ExportError
 from geed_exporters.factories import called, framework, load_factory, parse_name
+from geed_exporters.loaded import fingerprint
 from geed_exporters.sklearn.exporting import INSTALL
 from geed_onnx.errors import UsageError
 
@@ -74,8 +74,7 @@ def _from_file(path: Path, model: Any) -> Loaded:
 
     if not isinstance(model, BaseEstimator):
         raise ExportError(f"{path} holds a {type(model).__name__}; expected a fitted scikit-learn estimator")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Loaded(model, path.name, {"file": path.name, "sha256": digest})
+    return Loaded(model, path.name, fingerprint(path))
 
 
 def _skops(path: Path, *, trust: bool) -> Any:

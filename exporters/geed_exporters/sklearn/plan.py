@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from geed_exporters.errors import ExportError, NotExportable
+from geed_exporters.errors import ExportError, NotExportable, first_line
 from geed_exporters.export import Array
 
 Method = Literal["transform", "predict_proba", "decision_function", "predict", "concatenate"]
@@ -170,8 +170,8 @@ def evaluated(steps: Sequence[Step], x: Array) -> dict[str, Array]:
         except Exception as error:  # estimators raise what they like, and so does code of the user's
             raise NotExportable(
                 f"{_named(step.estimator, step.path)} does not take one matrix of numbers"
-                f" ({type(error).__name__}: {_first_line(error)}); a model of named or mixed columns has several"
-                " inputs, and only one can be moved by a group"
+                f" ({type(error).__name__}: {first_line(error, 200) or 'no message'}); a model of named or"
+                " mixed columns has several inputs, and only one can be moved by a group"
             ) from error
         if isinstance(given, list):
             raise NotExportable(
@@ -206,8 +206,3 @@ ACTIVATIONS: Mapping[str, Any] = {
     "tanh": np.tanh,
     "relu": lambda z: np.maximum(z, 0),
 }
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else "no message"

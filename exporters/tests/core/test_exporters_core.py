@@ -30,7 +30,7 @@ from geed_exporters import (
     writing,
 )
 from geed_exporters.candidates import default_roles
-from geed_exporters.cli import COMMANDS, main
+from geed_exporters.cli import main
 from geed_exporters.factories import called, framework, load_factory, parse_name
 from geed_exporters.verification import relative_difference
 from geed_onnx import measure
@@ -334,7 +334,7 @@ def test_a_framework_that_is_missing_is_the_pip_line() -> None:
 def test_help_needs_no_framework_and_shows_every_exporter() -> None:
     result = CliRunner().invoke(main, ["--help"])
     assert result.exit_code == 0, result.output
-    for name in COMMANDS:
+    for name in main.commands:
         assert name in result.output
         own = CliRunner().invoke(main, [name, "-h"])
         assert own.exit_code == 0, own.output

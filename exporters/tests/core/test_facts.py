@@ -26,7 +26,7 @@ from geed_exporters.facts import (
     over,
     read_facts,
 )
-from geed_exporters.options import image_options
+from geed_exporters.options import Job, exporter, opset_option
 from geed_onnx.cli.door import Door
 from geed_onnx.errors import UnknownName, UsageError
 from geed_onnx.sources import preprocessing
@@ -285,19 +285,22 @@ def group() -> None:
     """A door of one command."""
 
 
-@group.command()
-@click.option("--own")
-@image_options
-def command(own: str | None, image: Facts) -> None:
-    click.echo(f"{own} {image!r}")
+@exporter("command", click.Option(["--own"]), opset_option(1, 2, default=1))
+def command(model: str, image: Facts, own: str | None) -> Job:
+    """Say what was read."""
+    click.echo(f"{own} {image!r}", err=True)
+    return Job(list, NotImplemented)
+
+
+group.add_command(command)
 
 
 def test_a_command_receives_its_options_read() -> None:
     flags = ["--size", "4x6", "--colour", "rgb", "--range", "0,255", "--mean", "-1,2,3", "--std", "2", "--own", "o"]
     expected = Facts((4, 6), None, "rgb", (0.0, 255.0), (-1.0, 2.0, 3.0), (2.0,))
-    done = CliRunner().invoke(group, ["command", *flags])
-    assert done.stdout == f"o {expected!r}\n"
-    assert CliRunner().invoke(group, ["command"]).stdout == f"None {NOTHING!r}\n"
+    done = CliRunner().invoke(group, ["command", "net", "--list", *flags])
+    assert done.stderr == f"o {expected!r}\n"
+    assert CliRunner().invoke(group, ["command", "net", "--list"]).stderr == f"None {NOTHING!r}\n"
 
 
 @pytest.mark.parametrize(
@@ -313,7 +316,7 @@ def test_a_command_receives_its_options_read() -> None:
     ],
 )
 def test_an_option_that_cannot_be_meant_is_one_line_and_a_usage_error(flags: list[str], says: str) -> None:
-    done = CliRunner().invoke(group, ["command", *flags])
+    done = CliRunner().invoke(group, ["command", "net", "--list", *flags])
     assert done.exit_code == 2
     assert done.stdout == ""
     assert done.stderr.startswith(f"error: {says}")

@@ -148,10 +148,10 @@ def test_unknown_tap_opset_and_layout() -> None:
 @pytest.mark.parametrize(
     ("facts", "said"),
     [
-        ({"latent": "fcc"}, r"unknown module 'fcc': did you mean 'fc'\?; the factory says that it gives the latent"),
-        ({"scores": "fcc"}, r"unknown module 'fcc': did you mean 'fc'\?; the factory says that it gives the scores"),
-        ({"blocks": ("stage.*",)}, r"unknown module 'stage.\*'.*the factory says that it is a block"),
-        ({"actions": {"fcc": "trivial"}}, r"unknown module 'fcc'.*the factory says how its channels move"),
+        ({"latent": "fcc"}, r"unknown module 'fcc': did you mean 'fc'\?; given as the latent vector of n"),
+        ({"scores": "fcc"}, r"unknown module 'fcc': did you mean 'fc'\?; given as the scores of n"),
+        ({"blocks": ("stage.*",)}, r"unknown module 'stage.\*'.*given as a block of n"),
+        ({"actions": {"fcc": "trivial"}}, r"unknown module 'fcc'.*given an action by n"),
     ],
 )
 def test_a_factory_that_names_what_is_not_there(facts: dict[str, Any], said: str) -> None:

@@ -106,7 +106,7 @@ def test_facts_that_do_not_fit_the_input(keras: Any) -> None:
         ),
         (Facts(scores="hed"), r"unknown module 'hed': did you mean 'head'.*given as the scores of functional"),
         (Facts(blocks=("block_*",)), r"unknown module 'block_\*'.*given as a block of functional"),
-        (Facts(actions={"meen": "trivial"}), r"unknown module 'meen'.*given as what has an action of functional"),
+        (Facts(actions={"meen": "trivial"}), r"unknown module 'meen'.*given an action by functional"),
     ],
 )
 def test_layers_that_a_factory_names_and_are_not_there(facts: Facts, says: str) -> None:

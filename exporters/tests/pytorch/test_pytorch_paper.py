@@ -18,9 +18,8 @@ import pytest
 import torch
 
 from geed_exporters import ExportError, write
-from geed_exporters.pytorch import export_pytorch, paper
+from geed_exporters.pytorch import Loaded, export_pytorch, load, paper
 from geed_exporters.pytorch.alexnet import alexnet
-from geed_exporters.pytorch.loading import Loaded, load
 from geed_exporters.pytorch.paper import ARCHITECTURES, load_paper
 from geed_onnx.errors import UnknownName
 

@@ -25,8 +25,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.semi_supervised import LabelSpreading
 
-from geed_exporters import Differs, ExportError, MissingFramework, NotExportable, write
-from geed_exporters.sklearn import Image, export_sklearn, load
+from geed_exporters import Differs, ExportError, Facts, MissingFramework, NotExportable, write
+from geed_exporters.sklearn import export_sklearn, load
 from geed_onnx.errors import GeedError, UnknownName, UsageError
 
 
@@ -94,9 +94,9 @@ def test_models_that_cannot_be_exported(case: str) -> None:
 
 def test_image_of_another_number_of_pixels() -> None:
     with pytest.raises(ExportError, match=r"takes 36 features, but --size 7x7 has 49; 36 would be 6x6"):
-        export_sklearn(simple(), image=Image(7, 7))
+        export_sklearn(simple(), image=Facts(size=(7, 7)))
     with pytest.raises(ExportError, match=r"takes 36 features, but --size 6x6 with 3 channels has 108$"):
-        export_sklearn(simple(), image=Image(6, 6, 3))
+        export_sklearn(simple(), image=Facts(size=(6, 6), channels=3))
 
 
 def test_unknown_tap() -> None:

@@ -29,11 +29,11 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
-from geed_exporters import write
-from geed_exporters.sklearn import Image, candidates, export_sklearn
+from geed_exporters import Facts, write
+from geed_exporters.sklearn import candidates, export_sklearn
 
 Array = np.ndarray[Any, Any]
-IMAGE = Image(SIDE, SIDE, range=(0, 1))
+IMAGE = Facts(size=(SIDE, SIDE), range=(0, 1))
 
 
 def mlp(*hidden: int, activation: str = "relu") -> MLPClassifier:
@@ -78,8 +78,8 @@ def test_measured_values_are_those_of_scikit_learns_own_activations(tmp_path: Pa
 
 def test_colour_images_flattened_as_height_width_channels(tmp_path: Path) -> None:
     model = fitted(make_pipeline(MinMaxScaler(), mlp(7)), features=SIDE * SIDE * 3)
-    image = Image(SIDE, SIDE, 3, "NHWC", "rgb", (0, 1))
-    path = write(export_sklearn(model, image=image), tmp_path / "c.onnx").path
+    image = Facts(size=(SIDE, SIDE), colour="rgb", range=(0, 1))
+    path = write(export_sklearn(model, image=image, layout="NHWC"), tmp_path / "c.onnx").path
     declared = metadata(path)["geed.input"]
     assert [declared[k] for k in ("layout", "size", "channels", "colour")] == ["NHWC", [6, 6], 3, "rgb"]
 
@@ -313,9 +313,9 @@ def test_what_options_say_of_the_image_is_recorded(
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_inputs_to_verify_with_are_what_the_model_sees_of_an_image(layout: Literal["NCHW", "NHWC"]) -> None:
-    image = Image(3, 4, 3, layout, "rgb", (0, 1), mean=(0.5, 0.0, -1.0), std=(0.5, 1.0, 10.0))
-    x = export_sklearn(pipeline(), image=image).inputs(2)
-    assert x.shape == (2, *image.shape)
+    image = Facts(size=(3, 4), colour="rgb", range=(0, 1), mean=(0.5, 0.0, -1.0), std=(0.5, 1.0, 10.0))
+    x = export_sklearn(pipeline(), image=image, layout=layout).inputs(2)
+    assert x.shape == ((2, 3, 3, 4) if layout == "NCHW" else (2, 3, 4, 3))
     seen = np.moveaxis(x, 1 if layout == "NCHW" else 3, 0)
     for channel, (low, high) in zip(seen, ((-1, 1), (0, 1), (0.1, 0.2)), strict=True):
         assert low <= channel.min() < low + (high - low) / 4
