@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.resources import files
 
-from geed_onnx.engine.gallery import Exhibit, FeatureMaps, Gallery
+from geed_onnx.gallery import Exhibit, FeatureMaps, Gallery
 from geed_onnx.reports.page.gallery_charts import chart, class_name, legend, numbers, said
 from geed_onnx.reports.page.gallery_pictures import LESS, MORE, diverging, gradient, photograph, sequential
 from geed_onnx.reports.page.section import Section

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from geed_onnx.engine.gallery import Exhibit
+from geed_onnx.gallery import Exhibit
 from geed_onnx.reports.table import clean, number
 
 #: Classes that are drawn: at most so many, and beside the two highest only those that reach this somewhere.
