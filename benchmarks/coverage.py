@@ -30,7 +30,7 @@ import numpy as np
 
 from geed_onnx import Result, measure
 from geed_onnx.actions import Action, on_logs, output_action
-from geed_onnx.engine import Settings, make_plan
+from geed_onnx.engine import plan_of
 from geed_onnx.engine.passes import Runner, batch_of
 from geed_onnx.engine.plan import reference_blocks
 from geed_onnx.estimators import (
@@ -50,7 +50,7 @@ from geed_onnx.estimators import (
 )
 from geed_onnx.gates.baseline import weighted
 from geed_onnx.groups import parse_group
-from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.requests import request_of
 from geed_onnx.variants import (
     Variant,
     anchored_null,
@@ -254,23 +254,8 @@ def made_orbits(rng: Rng, sizes: Array, largest: float) -> Orbits:
 def shipped_orbits(name: str) -> dict[str, Orbits]:
     """Measure f(gx) of a shipped network on all images under C4, by tap."""
     taps = {"block6": "channelwise", "latent": "vector:trivial:l2", "scores": "softmax"}
-    plan = make_plan(
-        str(SHIPPED / name),
-        str(SHIPPED / "digits-test.parquet"),
-        "C4",
-        taps=list(taps),
-        variants=list(taps.values()),
-        acts={},
-        declared=True,
-        settings=Settings(samples="all"),
-        input=None,
-        layout=None,
-        preprocessing={},
-        runtime=RuntimeOptions(),
-        column=None,
-        skip_bad=False,
-        streaming=None,
-    )
+    model, data = str(SHIPPED / name), str(SHIPPED / "digits-test.parquet")
+    plan = plan_of(request_of(model, data, "C4", taps=list(taps), variants=list(taps.values()), samples="all"))
     images, runner = list(plan.images(plan.indices)), Runner(plan, None, 0)
     parts = [runner.orbits(batch_of(images[i : i + 50])) for i in range(0, len(images), 50)]
     found = {}

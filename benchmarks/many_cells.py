@@ -19,13 +19,14 @@ import onnx
 from onnx import numpy_helper
 
 from geed_onnx.batch import bench, run_suite
-from geed_onnx.suites import DataEntry, MeasureEntry, ModelEntry, Suite
+from geed_onnx.requests import Data, Model
+from geed_onnx.suites import Suite
 
 SHIPPED = Path(__file__).resolve().parent.parent / "models" / "shipped"
 GROUPS = ("C4", "C8", "D4", "flip")
 
 
-def copies(folder: Path, count: int) -> list[ModelEntry]:
+def copies(folder: Path, count: int) -> list[Model]:
     """Write copies of the CNN, each with noise on its weights."""
     found = []
     for i in range(count):
@@ -38,7 +39,7 @@ def copies(folder: Path, count: int) -> list[ModelEntry]:
                 tensor.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
         path = folder / f"cnn{i}.onnx"
         onnx.save(model, str(path))
-        found.append(ModelEntry(str(path), path.stem))
+        found.append(Model(str(path), path.stem))
     return found
 
 
@@ -62,11 +63,10 @@ def main() -> None:
             path="many_cells.toml",
             title="many cells",
             models=tuple(copies(folder, count)),
-            data=(DataEntry(str(SHIPPED / "digits-test.parquet"), "digits"),),
+            data=(Data(str(SHIPPED / "digits-test.parquet"), "digits"),),
             groups=GROUPS,
             samples=(50,),
             seeds=(0,),
-            measure=MeasureEntry(),
         )
         start = time.perf_counter()
         ran = run_suite(asked, str(folder / "run"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import onnx
 import onnx_nets as nets
 
 from geed_onnx.batch import Ran, Watcher, run_suite
+from geed_onnx.requests import Data, Model, Runtime, Settings, of_fields
 from geed_onnx.results import DEVIATIONS, JACKKNIFE, RESULTS
-from geed_onnx.suites import DataEntry, MeasureEntry, ModelEntry, Suite
+from geed_onnx.suites import Suite
 
 FILES = (RESULTS, DEVIATIONS, JACKKNIFE)
 
@@ -29,22 +29,23 @@ def desk(folder: Path, models: int = 3, images: int = 24, size: int = 12) -> Pat
 
 def suite(
     folder: Path,
-    models: Sequence[str | ModelEntry] = ("net0", "net1", "net2"),
+    models: Sequence[str | Model] = ("net0", "net1", "net2"),
     groups: Sequence[str] = ("C4", "flip"),
     samples: Sequence[Any] = (6,),
     **measure: Any,
 ) -> Suite:
     """A suite over what `desk` wrote."""
-    entries = [m if isinstance(m, ModelEntry) else ModelEntry(str(folder / f"{m}.onnx"), m) for m in models]
+    entries = [m if isinstance(m, Model) else Model(str(folder / f"{m}.onnx"), m) for m in models]
     return Suite(
         path=str(folder / "suite.toml"),
         title="tiny",
         models=tuple(entries),
-        data=(DataEntry(str(folder / "images.npy"), "images"),),
+        data=(Data(str(folder / "images.npy"), "images"),),
         groups=tuple(groups),
         samples=tuple(samples),
         seeds=(0,),
-        measure=replace(MeasureEntry(threads=1, provider="cpu"), **measure),
+        settings=of_fields(Settings, measure),
+        runtime=of_fields(Runtime, {"threads": 1, "provider": "cpu", **measure}),
     )
 
 

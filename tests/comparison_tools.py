@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geed_onnx.comparisons import Model, Participant, model_of
-from geed_onnx.engine import Settings, make_plan, measure_plan
+from geed_onnx.engine import measure_request
 from geed_onnx.estimators import (
     Broken,
     Deviations,
@@ -22,8 +22,8 @@ from geed_onnx.estimators import (
     value_change,
     value_of,
 )
+from geed_onnx.requests import request_of
 from geed_onnx.results import DEVIATIONS, JACKKNIFE, CellTables, Result, write_results, write_tables
-from geed_onnx.sessions import RuntimeOptions
 from geed_onnx.variants import anchored_null
 
 Array = np.ndarray[Any, Any]
@@ -166,10 +166,6 @@ def folder(path: Path, rows: Iterable[Row]) -> Path:
 
 def measured(name: str, group: str = "C4", samples: int = 6, data: Path = DATA, **settings: Any) -> list[Row]:
     """Measure one of the shipped models, named as a suite would name it."""
-    plan = make_plan(
-        str(SHIPPED / f"{name}.onnx"), str(data), group, taps=None, variants=None, acts=None, declared=True,
-        settings=Settings(samples, **settings), input=None, layout=None, preprocessing={},
-        runtime=RuntimeOptions("cpu"), column=None, skip_bad=False, streaming=None,
-    )  # fmt: skip
-    found = measure_plan(plan)
+    model = str(SHIPPED / f"{name}.onnx")
+    found = measure_request(request_of(model, str(data), group, samples=samples, provider="cpu", **settings))
     return [(replace(m.result, model={**m.result.model, "name": name}), m.tables) for m in found]

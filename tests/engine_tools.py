@@ -12,9 +12,9 @@ import onnx
 import pytest
 
 from geed_onnx import CallableSession, Result, measure
-from geed_onnx.engine import Settings, make_plan, measure_plan
+from geed_onnx.engine import measure_request
+from geed_onnx.requests import request_of
 from geed_onnx.results import from_json
-from geed_onnx.sessions import RuntimeOptions
 
 Array = np.ndarray[Any, Any]
 Function = Callable[[Array], dict[str, Array]]
@@ -72,11 +72,7 @@ def numbers(result: Result, *without: str) -> dict[str, Any]:
 
 def tables(model: Any, data: Any, group: str, **settings: Any) -> list[dict[str, list[float]]]:
     """The deviations {image: per element} of every cell."""
-    options: dict[str, Any] = {"taps": SMALL_TAPS} if isinstance(model, CallableSession) else {"taps": None}
-    plan = make_plan(
-        model, data, group, **options, variants=None, acts=None, declared=True,
-        settings=Settings(**settings), input=None, layout=None, preprocessing={}, runtime=RuntimeOptions("cpu"),
-        column=None, skip_bad=True, streaming=None,
-    )  # fmt: skip
-    found = [m.deviations for m in measure_plan(plan)]
+    taps = SMALL_TAPS if isinstance(model, CallableSession) else None
+    request = request_of(model, data, group, taps=taps, provider="cpu", skip_bad=True, **settings)
+    found = [m.deviations for m in measure_request(request)]
     return [dict(zip(d.ids, d.values.tolist(), strict=True)) for d in found]

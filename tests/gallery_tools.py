@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
-from geed_onnx.engine import Settings, make_plan, measure_plan
+from geed_onnx.engine import measure_request
+from geed_onnx.requests import request_of
 from geed_onnx.results import (
     DEVIATIONS,
     JACKKNIFE,
@@ -22,7 +23,6 @@ from geed_onnx.results import (
     write_results,
     write_tables,
 )
-from geed_onnx.sessions import RuntimeOptions
 
 Array = np.ndarray[Any, Any]
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "shipped"
@@ -40,19 +40,12 @@ def run_folder(
     options: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Collection:
-    """Measure every model with every group and write what `geed-onnx run` would; `options` are make_plan's."""
-    given = {
-        "taps": None, "variants": None, "acts": None, "declared": True, "input": None, "layout": None,
-        "preprocessing": {}, "column": None, "skip_bad": False, "streaming": None, **(options or {}),
-    }  # fmt: skip
-    runtime = RuntimeOptions("cpu", layout=given["layout"], constants=constants or {})
+    """Measure every model with every group and write what `geed-onnx run` would."""
+    given = {"samples": 4, "provider": "cpu", "constants": constants, **(options or {}), **settings}
     rows = []
     for model, name in zip(models, names or [Path(m).stem for m in models], strict=True):
         for group in groups:
-            plan = make_plan(
-                str(model), str(data), group, settings=Settings(**{"samples": 4, **settings}), runtime=runtime, **given
-            )
-            found = measure_plan(plan)
+            found = measure_request(request_of(str(model), str(data), group, **given))
             rows += [(replace(m.result, model={**m.result.model, "name": name}), m.tables) for m in found]
     folder.mkdir(exist_ok=True)
     write_results(folder / RESULTS, [result for result, _ in rows])

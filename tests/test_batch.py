@@ -26,8 +26,9 @@ from geed_onnx.batch import Here, Processes, run_suite, tasks_of
 from geed_onnx.batch import workers as workers_file
 from geed_onnx.batch.bench import Bench
 from geed_onnx.errors import DataError, GeedError, UsageError
+from geed_onnx.requests import Data, Model
 from geed_onnx.results import DEVIATIONS, JACKKNIFE, JOURNAL, RESULTS, RUN, open_results, place_of
-from geed_onnx.suites import DataEntry, ModelEntry, load_suite, suite_toml
+from geed_onnx.suites import load_suite, suite_toml
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_a_smaller_suite_keeps_the_other_lines_aside(folder: Path) -> None:
 def test_a_renamed_model_is_not_measured_again(folder: Path) -> None:
     ran(suite(folder, models=("net0",)), folder / "run")
     shutil.move(folder / "net0.onnx", folder / "moved.onnx")
-    entry = ModelEntry(str(folder / "moved.onnx"), "a better name", family="f", seed=3, step=200)
+    entry = Model(str(folder / "moved.onnx"), "a better name", family="f", seed=3, step=200)
     found, log = ran(suite(folder, models=(entry,)), folder / "run")
     assert (found.measured, found.kept, log.counted) == (0, 12, 0)
     told = {"name": "a better name", "family": "f", "seed": 3, "step": 200}
@@ -224,7 +225,7 @@ def test_a_renamed_model_is_not_measured_again(folder: Path) -> None:
 
 
 def test_two_names_for_one_file_are_two_rows_of_equal_numbers(folder: Path) -> None:
-    entries = (ModelEntry(str(folder / "net0.onnx"), "one"), ModelEntry(str(folder / "net0.onnx"), "other"))
+    entries = (Model(str(folder / "net0.onnx"), "one"), Model(str(folder / "net0.onnx"), "other"))
     found, _ = ran(suite(folder, models=entries, groups=("C4",)), folder / "run")
     one, other = ([r for r in found.results if r.label == name] for name in ("one", "other"))
     assert len(one) == 6
@@ -234,7 +235,7 @@ def test_two_names_for_one_file_are_two_rows_of_equal_numbers(folder: Path) -> N
 def test_the_same_images_at_two_addresses_are_two_lines(folder: Path) -> None:
     shutil.copy(folder / "images.npy", folder / "same.npy")
     asked = suite(folder, models=("net0",), groups=("C4",))
-    asked = replace(asked, data=(*asked.data, DataEntry(str(folder / "same.npy"), "same")))
+    asked = replace(asked, data=(*asked.data, Data(str(folder / "same.npy"), "same")))
     for _ in range(2):
         found, _ = ran(asked, folder / "run")
         assert [Path(str(r.data["uri"])).name for r in found.results] == ["images.npy"] * 6 + ["same.npy"] * 6
@@ -251,7 +252,7 @@ def test_results_hold_what_the_suite_calls_its_data_and_a_new_name_measures_noth
     assert {r["data"]["name"] for r in lines(folder / "run")} == {"belt, from above"}
     ran(called, folder / "whole")
     assert contents(folder / "run") == contents(folder / "whole")
-    missing = replace(called, models=(ModelEntry(str(folder / "nowhere.onnx"), "gone"),))
+    missing = replace(called, models=(Model(str(folder / "nowhere.onnx"), "gone"),))
     ran(missing, folder / "failed")
     assert {(r["failed"], r["data"]["name"]) for r in lines(folder / "failed")} == {(True, "belt, from above")}
 
@@ -271,7 +272,7 @@ def test_a_key_does_not_depend_on_names_batches_threads_or_other_taps(folder: Pa
     other = suite(folder, models=("copy",), groups=("C4",), batch_size=3, threads=2)
     other = replace(other, title="x", data=(replace(other.data[0], source=str(folder / "same.npy"), name="n"),))
     assert keys_of(other) == [plain]
-    few = suite(folder, models=(ModelEntry(str(folder / "net0.onnx"), "n", taps=("block1", "scores")),))
+    few = suite(folder, models=(Model(str(folder / "net0.onnx"), "n", taps=("block1", "scores")),))
     [found, _] = keys_of(few)
     assert found < plain
 
@@ -341,10 +342,10 @@ def test_changed_images_are_measured_again(folder: Path) -> None:
 def test_failing_cells_are_rows_with_their_reason_and_the_others_go_on(folder: Path) -> None:
     (folder / "broken.onnx").write_bytes(b"not an onnx file at all")
     models = (
-        ModelEntry(str(folder / "nowhere.onnx"), "nowhere"),
+        Model(str(folder / "nowhere.onnx"), "nowhere"),
         "net0",
         "broken",
-        ModelEntry(str(folder / "net1.onnx"), "typo", taps=("block1", "blokc2")),
+        Model(str(folder / "net1.onnx"), "typo", taps=("block1", "blokc2")),
     )
     found, _ = ran(suite(folder, models=models, groups=("C4", "D16")), folder / "run")
     failed = {(r.label, r.group["name"], r.tap["name"]): str(r.reason) for r in found.failed}
@@ -368,7 +369,7 @@ def math_is_there(result: Any) -> bool:
 def test_a_tap_that_holds_nan_fails_alone(tmp_path: Path) -> None:
     desk(tmp_path, models=0)
     onnx.save(nets.nan_tap(size=12), str(tmp_path / "nan.onnx"))
-    entry = ModelEntry(str(tmp_path / "nan.onnx"), "nan", taps=("conv", "bad"))
+    entry = Model(str(tmp_path / "nan.onnx"), "nan", taps=("conv", "bad"))
     found, _ = ran(suite(tmp_path, models=(entry,), groups=("C4",)), tmp_path / "run")
     failed = list(found.failed)
     good = [r for r in found.results if not r.failed]
@@ -379,7 +380,7 @@ def test_a_tap_that_holds_nan_fails_alone(tmp_path: Path) -> None:
 
 
 def test_failed_cells_are_tried_again_and_replaced(folder: Path) -> None:
-    entries = ("net0", ModelEntry(str(folder / "late.onnx"), "late"))
+    entries = ("net0", Model(str(folder / "late.onnx"), "late"))
     found, _ = ran(suite(folder, models=entries), folder / "run")
     assert len(found.failed) == 2
     again, _ = ran(suite(folder, models=entries), folder / "run")
@@ -411,7 +412,7 @@ def test_a_mistake_of_ours_at_one_model_is_a_row_and_the_others_go_on(
     original = Bench.prepare
 
     def wrong(self: Bench, task: Any) -> Any:
-        if task.job.model.name == "net1":
+        if task.request.model.name == "net1":
             raise KeyError("never thought of")
         return original(self, task)
 
@@ -426,12 +427,13 @@ def test_a_mistake_of_ours_at_one_model_is_a_row_and_the_others_go_on(
 def test_images_that_change_while_they_are_measured_fail_their_cells_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Bench._print
+    original = Bench._printed
 
-    def other(self: Bench, source: Any, job: Any, indices: tuple[int, ...]) -> str:
-        return original(self, source, job, indices) + ("" if job.group == "C4" else "!")
+    def other(self: Bench, asked: Any, *places: Any) -> tuple[str, str]:
+        sample, points = original(self, asked, *places)
+        return sample + ("" if asked.group == "C4" else "!"), points
 
-    monkeypatch.setattr(Bench, "_print", other)
+    monkeypatch.setattr(Bench, "_printed", other)
     found, _ = ran(suite(folder), folder / "run")
     assert {r.group["name"] for r in found.failed} == {"flip"}
     assert all("the images changed while they were measured" in str(r.reason) for r in found.failed)
@@ -551,10 +553,10 @@ class DyingBench(Bench):
     """Dies at net1, the first times that the mark allows."""
 
     def prepare(self, task: Any) -> Any:
-        if (task.job.model.name, task.job.group) == ("net1", "C4"):
-            mark = Path(task.job.model.path).with_name("deaths")
+        if (task.request.model.name, task.request.group) == ("net1", "C4"):
+            mark = Path(task.request.model.path).with_name("deaths")
             count = int(mark.read_text() or 0) if mark.exists() else 0
-            if count < int(Path(task.job.model.path).with_name("allowed").read_text()):
+            if count < int(Path(task.request.model.path).with_name("allowed").read_text()):
                 mark.write_text(str(count + 1))
                 die()
         return super().prepare(task)
@@ -631,7 +633,7 @@ def test_a_kill_at_any_step_of_writing_changes_nothing_in_the_end(
             ran(suite(tmp_path, models=("net1",), groups=("C4", "flip")), tmp_path / name)
         elif before == "a renamed model":
             ran(
-                suite(tmp_path, models=(ModelEntry(str(tmp_path / "net0.onnx"), "old"),), groups=("C4",)),
+                suite(tmp_path, models=(Model(str(tmp_path / "net0.onnx"), "old"),), groups=("C4",)),
                 tmp_path / name,
             )
         return tmp_path / name

@@ -770,7 +770,7 @@ def test_a_path_that_is_no_text(desk: Path, tmp_path: Path) -> None:
 
 
 def test_doctor_warns_where_both_distributions_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    from geed_onnx.engine import doctor
+    from geed_onnx import doctor
 
     monkeypatch.setattr(doctor, "_installed", lambda name: True)
     texts = [f.text for f in doctor._installation() if f.verdict == "warning"]

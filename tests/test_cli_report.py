@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from page_results import failed, result, run_folder
 
 from geed_onnx.cli import main
-from geed_onnx.engine import Settings, make_plan, measure_plan
+from geed_onnx.engine import measure_request
+from geed_onnx.requests import request_of
 from geed_onnx.results import DEVIATIONS, JACKKNIFE, write_results, write_tables
-from geed_onnx.sessions import RuntimeOptions
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "shipped"
 LIMIT = '[[thresholds]]\nvariant = "channelwise"\nabove = {}\n'
@@ -154,13 +154,9 @@ def test_what_is_wrong_is_one_line(
 
 
 def test_the_gallery_of_a_real_run_is_on_its_page(tmp_path: Path) -> None:
-    plan = make_plan(
-        str(SHIPPED / "digits-cnn.onnx"), str(SHIPPED / "digits-test.parquet"), "C4", taps=None, variants=None,
-        acts=None, declared=True, settings=Settings(4), input=None, layout=None, preprocessing={},
-        runtime=RuntimeOptions("cpu"),
-        column=None, skip_bad=False, streaming=None,
-    )  # fmt: skip
-    rows = [(replace(m.result, model={**m.result.model, "name": "digits"}), m.tables) for m in measure_plan(plan)]
+    model, data = str(SHIPPED / "digits-cnn.onnx"), str(SHIPPED / "digits-test.parquet")
+    found = measure_request(request_of(model, data, "C4", samples=4, provider="cpu"))
+    rows = [(replace(m.result, model={**m.result.model, "name": "digits"}), m.tables) for m in found]
     folder = run_folder(tmp_path / "run", [r for r, _ in rows])
     write_tables(rows, folder / DEVIATIONS, folder / JACKKNIFE)
     done = report(folder, "-o", tmp_path / "page.html")

@@ -55,9 +55,9 @@ def test_the_suite_has_every_checkpoint_of_every_family_under_both_groups(tmp_pa
     assert len(list(suite.jobs())) == 2 * 220
     assert suite.groups == ("C8", "D8")
     assert suite.samples == (50,)
-    assert suite.measure.spread_samples == 200
+    assert suite.settings.spread_samples == 200
     # three lines of results for each model and group: two of the latent vector, one of the scores
-    assert suite.measure.variants == ("latent-l2", "softmax")
+    assert suite.settings.variants == ("latent-l2", "softmax")
     assert {m.taps for m in suite.models} == {("latent", "scores")}
 
 

@@ -60,7 +60,7 @@ def of_both(models: int) -> list[tuple[str, int]]:
 
 def lines(suite: Suite) -> int:
     """Results of a suite: a map has one variant, the latent vector all of its own, the scores one."""
-    variants = suite.measure.variants or ()
+    variants = suite.settings.variants or ()
     latent = sum(v.startswith("latent") for v in variants)
     taps = {t for m in suite.models for t in m.taps or ()}
     blocks = 6 if "block?" in taps else sum(t.startswith("block") for t in taps)
@@ -87,7 +87,7 @@ def test_spread_is_one_suite_in_seven_files(work: tuple[Path, int]) -> None:
     written: list[dict[str, Any]] = []
     for number in NUMBERS:
         suite = loaded(f"spread/{number}", work)
-        assert suite.measure.spread_samples == number
+        assert suite.settings.spread_samples == number
         assert suite.samples == (50,)
         assert facts(suite) == of_both(1)
         assert lines(suite) == 30
@@ -103,12 +103,12 @@ def test_spread_is_one_suite_in_seven_files(work: tuple[Path, int]) -> None:
 def test_depth_has_every_tap_of_every_network_with_its_floor(name: str, work: tuple[Path, int]) -> None:
     suite = loaded(name, work)
     assert facts(suite) == of_both(work[1])
-    assert suite.measure.floor
+    assert suite.settings.floor
     assert {m.taps for m in suite.models} == {("block?", "latent", "scores")}
     assert lines(suite) == TAPS * 2 * work[1]
     kind, _, word = name.partition("/")
-    assert suite.measure.interpolation == (word if kind == "interpolation" else "bilinear")
-    assert suite.measure.mask == ("disc" if kind == "mask" else "none")
+    assert suite.settings.interpolation == (word if kind == "interpolation" else "bilinear")
+    assert suite.settings.mask == ("disc" if kind == "mask" else "none")
 
 
 def test_interpolations_and_the_mask_differ_in_nothing_else() -> None:

@@ -52,8 +52,8 @@ def test_the_suite_has_every_checkpoint_of_every_method(tmp_path: Path, seeds: i
         assert Path(model.path).parent.name == f"{FOLDERS[str(model.family)]}-{model.seed}"
         assert Path(model.path).name == f"step{model.step}.onnx"
     the_protocol_of_the_paper(suite)
-    assert suite.measure.variants == ("latent-l2", "latent-cosine", "latent-cosine-bounded")
-    assert len(list(suite.jobs())) * len(suite.measure.variants) <= 600
+    assert suite.settings.variants == ("latent-l2", "latent-cosine", "latent-cosine-bounded")
+    assert len(list(suite.jobs())) * len(suite.settings.variants) <= 600
 
 
 @MODES
@@ -68,13 +68,13 @@ def test_the_final_suite_has_the_ends_and_the_common_start(tmp_path: Path, seeds
         assert Path(model.path).parts[-2:] == (f"{folder}-{model.seed}", name)
         assert model.name == f"{model.family} {model.seed}"
     the_protocol_of_the_paper(suite)
-    assert [parse_variant(v).kind for v in suite.measure.variants] == ["map", "vector", "vector"]
+    assert [parse_variant(v).kind for v in suite.settings.variants] == ["map", "vector", "vector"]
 
 
 def the_protocol_of_the_paper(suite: Suite) -> None:
     assert suite.groups == ("flip",)
     assert suite.samples == (100,)
-    assert suite.measure.spread_samples == 200
+    assert suite.settings.spread_samples == 200
     assert [d.name for d in suite.data] == ["cifar10-test"]
 
 
@@ -89,8 +89,8 @@ def test_the_suite_of_the_papers_networks(tmp_path: Path) -> None:
     assert [Path(m.path).resolve().relative_to(tmp_path.resolve()).as_posix() for m in suite.models] == written
     assert suite.groups == ("flip",)
     assert suite.samples == (100,)
-    assert suite.measure.spread_samples == 200
-    assert set(suite.measure.variants) >= {"latent-l2", "latent-cosine"}
+    assert suite.settings.spread_samples == 200
+    assert set(suite.settings.variants) >= {"latent-l2", "latent-cosine"}
 
 
 def test_the_commands_of_the_readme_have_options_that_exist() -> None:

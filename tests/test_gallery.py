@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from onnx_nets import Net, cnn, identity_map, two_inputs
 from PIL import Image
 
 from geed_onnx.actions import output_action
-from geed_onnx.engine.gallery import Gallery, Reopen, make_gallery
-from geed_onnx.engine.gallery.jobs import worst_element, worst_images
-from geed_onnx.engine.gallery.opening import class_names
-from geed_onnx.engine.gallery.pictures import element_names, pictures, shown_elements
 from geed_onnx.errors import UnknownName, UsageError
 from geed_onnx.estimators import Deviations
+from geed_onnx.gallery import Gallery, Reopen, make_gallery
+from geed_onnx.gallery.jobs import worst_element, worst_images
+from geed_onnx.gallery.opening import class_names
+from geed_onnx.gallery.pictures import element_names, pictures, shown_elements
 from geed_onnx.groups import parse_group
+from geed_onnx.requests import Data, Model
 from geed_onnx.results import RESULTS, Collection, open_results, write_results
 from geed_onnx.sources import Preprocessing
 
@@ -49,6 +50,19 @@ def noise_file(folder: Path, shape: tuple[int, ...], name: str = "x.npy") -> Pat
     path = folder / name
     np.save(path, np.random.default_rng(3).normal(size=shape).astype(np.float32))
     return path
+
+
+def told(**facts: Any) -> Reopen:
+    """A request with more than the result says."""
+
+    def parts(kind: type) -> dict[str, Any]:
+        return {f.name: facts[f.name] for f in fields(kind) if f.name in facts}
+
+    return lambda result, asked: replace(
+        asked,
+        model=replace(asked.model, **parts(Model)),
+        data=replace(asked.data, **{**parts(Data), "preprocessing": {}}),
+    )
 
 
 # --- what is shown is what the model gives ----------------------------------------------------------------------
@@ -130,7 +144,9 @@ def test_the_channel_action_that_a_file_declares_is_used(tmp_path: Path) -> None
 
 
 def test_an_action_that_was_declined_is_not_used_again(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", [SHIPPED / "digits-c8cnn.onnx"], DIGITS, samples=3, options={"declared": False})
+    run = run_folder(
+        tmp_path / "run", [SHIPPED / "digits-c8cnn.onnx"], DIGITS, samples=3, options={"declared_action": False}
+    )
     [maps] = make_gallery(run).maps
     assert maps.action == "pixels"
     np.testing.assert_array_equal(np.rot90(maps.before, maps.element, axes=(1, 2)), maps.moved)
@@ -248,7 +264,7 @@ def test_preprocessing_is_followed_as_the_result_says(tmp_path: Path) -> None:
     assert shown.reasons == ()
     assert len(shown.exhibits) == 3
     assert not shown.exhibits[0].orbit[:, 0, 0].any()  # type: ignore[index]  # outside the disc
-    other = make_gallery(run, reopen=lambda r: Reopen(preprocessing={**flags, "fit": "resize"}))
+    other = make_gallery(run, reopen=told(preprocessing={**flags, "fit": "resize"}))
     assert other.exhibits == ()
     assert "would not be prepared as they were when measured: fit 'resize' for 'pad'" in other.reasons[0]
 
@@ -259,7 +275,7 @@ def test_an_input_that_is_no_image_has_scores_and_no_pictures(tmp_path: Path) ->
     path = saved(net.done([("x", ["N", 4])], [("logits", ["N", 3])]), tmp_path)
     data = noise_file(tmp_path, (5, 4))
     run = run_folder(tmp_path / "run", [path], data, ["S4@channel"], options={"input": "x"})
-    shown = make_gallery(run, reopen=lambda r: Reopen(input="x"))
+    shown = make_gallery(run, reopen=told(input="x"))
     [exhibit, *_] = shown.exhibits
     assert exhibit.orbit is None
     assert exhibit.notes == ("the model's input is no image, so there are no pictures",)
@@ -401,7 +417,7 @@ def test_a_model_that_is_gone_or_another_is_not_shown(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere.onnx"
     model.rename(elsewhere)
     refused(make_gallery(run), "net.onnx")
-    assert len(make_gallery(run, reopen=lambda r: Reopen(path=str(elsewhere))).exhibits) == 5
+    assert len(make_gallery(run, reopen=told(path=str(elsewhere))).exhibits) == 5
     shutil.copy(SHIPPED / "digits-cnn-untrained.onnx", model)
     refused(make_gallery(run), "is not the file that was measured", "SHA-256", "measure it again")
     model.write_bytes(b"no model")
@@ -426,7 +442,7 @@ def test_images_that_are_gone_or_others_are_not_shown(tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     data.rename(moved)
     refused(make_gallery(run), "images")
-    assert len(make_gallery(run, reopen=lambda r: Reopen(uri=str(moved))).exhibits) == 5
+    assert len(make_gallery(run, reopen=told(source=str(moved))).exhibits) == 5
 
 
 def test_deviations_that_do_not_repeat_are_not_shown(tmp_path: Path) -> None:
@@ -435,10 +451,10 @@ def test_deviations_that_do_not_repeat_are_not_shown(tmp_path: Path) -> None:
         tmp_path / "run", [path], data, names=["net"], constants={"gain": np.float32(2)}, options={"input": "image"}
     )
     refused(make_gallery(run), "inputs")
-    told = Reopen(input="image", constants={"gain": np.float32(2)})
-    assert len(make_gallery(run, reopen=lambda r: told).exhibits) == 4
-    wrong = replace(told, constants={"gain": np.float32(5)})
-    refused(make_gallery(run, reopen=lambda r: wrong), "does not give what was measured", "--constant")
+    known = told(input="image", constants={"gain": np.float32(2)})
+    assert len(make_gallery(run, reopen=known).exhibits) == 4
+    wrong = told(input="image", constants={"gain": np.float32(5)})
+    refused(make_gallery(run, reopen=wrong), "does not give what was measured", "--constant")
 
 
 def test_an_action_that_cannot_be_told_leaves_the_maps_out(tmp_path: Path) -> None:
@@ -494,8 +510,8 @@ def test_columns_and_bad_images_as_the_measurement_was_told(tmp_path: Path) -> N
     np.savez(tmp_path / "two.npz", a=some[0], b=some[1])
     run = run_folder(tmp_path / "run", [path], tmp_path / "two.npz", names=["net"], options={"column": "b"})
     refused(make_gallery(run), "--column")
-    assert len(make_gallery(run, reopen=lambda r: Reopen(column="b")).exhibits) == 4
-    refused(make_gallery(run, reopen=lambda r: Reopen(column="a")), "not the images that were measured")
+    assert len(make_gallery(run, reopen=told(column="b")).exhibits) == 4
+    refused(make_gallery(run, reopen=told(column="a")), "not the images that were measured")
 
 
 def test_a_sample_that_left_images_out_is_found_again(tmp_path: Path) -> None:
@@ -503,11 +519,11 @@ def test_a_sample_that_left_images_out_is_found_again(tmp_path: Path) -> None:
     (data / "bad.png").write_bytes(b"no image")
     run = run_folder(tmp_path / "run", [model], data, samples=6, names=["net"], options={"skip_bad": True})
     assert run.results[0].samples == 5
-    assert len(make_gallery(run, reopen=lambda r: Reopen(skip_bad=True)).exhibits) == 5
+    assert len(make_gallery(run, reopen=told(skip_bad=True)).exhibits) == 5
     everything = run_folder(
         tmp_path / "run", [model], data, samples="all", names=["net"], options={"skip_bad": True}, seed=4
     )
-    assert len(make_gallery(everything, reopen=lambda r: Reopen(skip_bad=True)).exhibits) == 5
+    assert len(make_gallery(everything, reopen=told(skip_bad=True)).exhibits) == 5
 
 
 def test_class_names_come_from_the_file_or_beside_it(tmp_path: Path) -> None:
@@ -528,7 +544,7 @@ def test_class_names_come_from_the_file_or_beside_it(tmp_path: Path) -> None:
 def test_data_are_read_once_for_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = [CNN, SHIPPED / "digits-cnn-untrained.onnx", SHIPPED / "digits-cnn-keras.onnx"]
     run = run_folder(tmp_path / "run", models, DIGITS, ["C4", "flip"])
-    from geed_onnx.engine.gallery import opening
+    from geed_onnx.gallery import opening
 
     calls: list[int] = []
     inner = opening._images

@@ -18,7 +18,7 @@ from gallery_tools import DIGITS, SHIPPED, run_folder
 from onnx_nets import Net, identity_map
 from PIL import Image
 
-from geed_onnx.engine.gallery import Exhibit, FeatureMaps, Gallery, make_gallery
+from geed_onnx.gallery import Exhibit, FeatureMaps, Gallery, make_gallery
 from geed_onnx.reports.page.gallery import render_gallery, top_classes
 from geed_onnx.reports.page.gallery_pictures import MOST, diverging, photograph, sequential
 

@@ -50,9 +50,9 @@ from geed_onnx.cli import main
 from geed_onnx.comparisons import compare, models_of
 from geed_onnx.comparisons.comparable import raw_problem
 from geed_onnx.comparisons.settings import matched_settings
-from geed_onnx.engine.gallery import make_gallery
 from geed_onnx.engine.keys import plan_facts
 from geed_onnx.errors import ActionError, DataError, UnknownName
+from geed_onnx.gallery import make_gallery
 from geed_onnx.gates.baseline import find
 from geed_onnx.groups import Group, parse_group
 from geed_onnx.reports.page.contents import contents_of
@@ -534,7 +534,7 @@ def test_a_suite_says_it_and_is_written_with_it(tmp_path: Path) -> None:
     for said, how in (("", "bilinear"), ('[measure]\ninterpolation = "bicubic"\n', "bicubic")):
         (tmp_path / "suite.toml").write_text(text + said, encoding="utf-8")
         found = load_suite(tmp_path / "suite.toml")
-        assert found.measure.interpolation == how
+        assert found.settings.interpolation == how
         (tmp_path / "again.toml").write_text(suite_toml(found), encoding="utf-8")
         assert load_suite(tmp_path / "again.toml") == found
         assert f'interpolation = "{how}"' in suite_toml(found)

@@ -11,9 +11,10 @@ import numpy as np
 import oracle
 import pytest
 
-from geed_onnx.engine import Plan, Settings, make_plan, measure_plan
+from geed_onnx import engine
+from geed_onnx.engine import Plan, measure_plan
 from geed_onnx.engine.plan import reference_blocks
-from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.requests import request_of
 
 SEED = 3
 
@@ -166,27 +167,18 @@ def in_clusters(plan: Plan, cluster: dict[int, str], case: Case) -> Plan:
 
 
 def plan_of(case: Case, images: np.ndarray[Any, Any], model: Callable[..., Any] = network) -> Any:
-    return make_plan(
+    request = request_of(
         model,
         images,
         case.group,
         taps=["map", "features", "scores:probability"],
         variants=list(case.variants),
         acts=dict(case.acts),
-        declared=True,
-        settings=Settings(
-            samples=case.samples,  # type: ignore[arg-type]
-            spread_samples=case.spread,
-            reference_samples=case.reference,
-            seed=SEED,
-            floor=case.floor,
-            mask=case.mask,  # type: ignore[arg-type]
-        ),
-        input=None,
-        layout=None,
-        preprocessing={},
-        runtime=RuntimeOptions(),
-        column=None,
-        skip_bad=False,
-        streaming=None,
+        samples=case.samples,
+        spread_samples=case.spread,
+        reference_samples=case.reference,
+        seed=SEED,
+        floor=case.floor,
+        mask=case.mask,
     )
+    return engine.plan_of(request)

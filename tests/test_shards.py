@@ -24,18 +24,17 @@ from geed_onnx.engine import (
     Measured,
     Partial,
     Plan,
-    Settings,
     finish,
-    make_plan,
     measure_part,
     measure_plan,
     merge,
     notes_of,
+    plan_of,
     rows_of,
 )
 from geed_onnx.errors import DataError, GeedError, MeasureError, OutOfMemory, UnknownName, UsageError
 from geed_onnx.estimators import Change
-from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.requests import request_of
 from geed_onnx.sources import Source, open_source
 
 SHIPPED = Path(__file__).parents[1] / "models" / "shipped"
@@ -46,14 +45,9 @@ def digits() -> Source:
     return open_source(str(SHIPPED / "digits-test.parquet"))
 
 
-def planned(model: Any, data: Any, group: str = "C4", *, taps: Sequence[str] | None = None, threads: int | None = None,
-            skip_bad: bool = False, variants: Sequence[str] | None = None, **settings: Any) -> Plan:  # fmt: skip
+def planned(model: Any, data: Any, group: str = "C4", *, taps: Sequence[str] | None = None, **settings: Any) -> Plan:
     named = taps or (SMALL_TAPS if isinstance(model, CallableSession) else None)
-    return make_plan(
-        model, data, group, taps=named, variants=variants, acts=None, declared=True, settings=Settings(**settings),
-        input=None, layout=None, preprocessing={}, runtime=RuntimeOptions("cpu", threads), column=None,
-        skip_bad=skip_bad, streaming=None,
-    )  # fmt: skip
+    return plan_of(request_of(model, data, group, taps=named, provider="cpu", **settings))
 
 
 def small(count: int = 20, group: str = "C4", **settings: Any) -> Plan:

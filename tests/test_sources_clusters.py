@@ -19,9 +19,9 @@ from PIL import Image
 
 from geed_onnx import measure
 from geed_onnx.cli import main
-from geed_onnx.engine import Plan, Settings, make_plan
+from geed_onnx.engine import Plan, plan_of
 from geed_onnx.errors import DataError, UsageError
-from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.requests import request_of
 from geed_onnx.sources import ArraySource, KeptSource, as_images, clusters_of, open_source
 from geed_onnx.suites import load_suite, suite_toml
 
@@ -169,11 +169,7 @@ def test_a_source_of_somebody_elses() -> None:
 
 
 def plan(data: Any, taps: list[str] | None = None, model: Any = None, **settings: Any) -> Plan:
-    return make_plan(
-        str(model), data, "C4", taps=taps, variants=None, acts=None, declared=True, settings=Settings(**settings),
-        input=None, layout=None, preprocessing={}, runtime=RuntimeOptions("cpu"), column=None, skip_bad=False,
-        streaming=None,
-    )  # fmt: skip
+    return plan_of(request_of(str(model), data, "C4", taps=taps, provider="cpu", **settings))
 
 
 def test_a_plan_has_the_clusters_of_its_images(desk: Path) -> None:

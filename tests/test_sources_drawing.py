@@ -24,9 +24,9 @@ from PIL import Image
 
 from geed_onnx import measure
 from geed_onnx.cli import main
-from geed_onnx.engine import Settings, finish, make_plan, measure_part, measure_plan, merge
+from geed_onnx.engine import finish, measure_part, measure_plan, merge, plan_of
 from geed_onnx.errors import DataError, UsageError
-from geed_onnx.sessions import RuntimeOptions
+from geed_onnx.requests import request_of
 from geed_onnx.sources import ArraySource, KeptSource, as_images, draw, draw_distinct, open_source, permuted
 from geed_onnx.suites import load_suite, suite_toml
 
@@ -270,11 +270,7 @@ def test_every_share_comes_to_the_same_images() -> None:
     images = np.concatenate([noise(10)] * 3)
 
     def plan() -> Any:
-        return make_plan(
-            flat, images, "C4", taps=["latent"], variants=None, acts=None, declared=True, settings=Settings(seed=2),
-            input=None, layout=None, preprocessing={}, runtime=RuntimeOptions("cpu"), column=None, skip_bad=False,
-            streaming=None,
-        )  # fmt: skip
+        return plan_of(request_of(flat, images, "C4", taps=["latent"], seed=2))
 
     whole = [m.result for m in measure_plan(plan())]
     parts = [measure_part(plan(), part, 3) for part in range(3)]

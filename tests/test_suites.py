@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from geed_onnx.errors import UsageError
 from geed_onnx.gates import Threshold, suite_thresholds
-from geed_onnx.suites import DataEntry, MeasureEntry, ModelEntry, Suite, SuiteError, load_suite, suite_toml
+from geed_onnx.requests import Data, Model, Runtime, Settings
+from geed_onnx.suites import Suite, SuiteError, load_suite, suite_toml
 from geed_onnx.suites.entries import distinct
 from geed_onnx.suites.paths import as_typed, find_models
 
@@ -47,7 +48,7 @@ def loaded(text: str, name: str = "suite.toml", **options: Any) -> Suite:
     return load_suite(name, **options)
 
 
-def models(pattern: str, **more: Any) -> list[ModelEntry]:
+def models(pattern: str, **more: Any) -> list[Model]:
     put("x.npz")
     table = tomli_w.dumps({"group": "C8", "data": "x.npz", "models": [{"path": pattern, **more}]})
     return list(loaded(table).models)
@@ -62,15 +63,14 @@ def test_the_smallest_suite_has_every_default(desk: Path) -> None:
     assert suite == Suite(
         path="anything",
         title="suite",
-        models=(ModelEntry("a.onnx", "a"),),
-        data=(DataEntry("x.npz", "x"),),
+        models=(Model("a.onnx", "a"),),
+        data=(Data("x.npz", "x"),),
         groups=("C8",),
         samples=(None,),  # 50, or as many as there are
         seeds=(0,),
-        measure=MeasureEntry(),
     )
     assert suite.path == "suite.toml"
-    jobs = [(j.model.name, j.data.name, j.group, j.samples, j.seed) for j in suite.jobs()]
+    jobs = [(j.model.name, j.data.name, j.group, j.settings.samples, j.settings.seed) for j in suite.jobs()]
     assert jobs == [("a", "x", "C8", None, 0)]
 
 
@@ -88,14 +88,22 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         (50, "all"),
         (0, 1),
     )
-    assert suite.measure == MeasureEntry(("channelwise", "softmax"), 100, 64, 0.95, True, "disc", 64, "cpu", 4, False)
+    assert suite.settings == Settings(
+        variants=("channelwise", "softmax"),
+        spread_samples=100,
+        reference_samples=64,
+        floor=True,
+        mask="disc",
+        batch_size=64,
+    )
+    assert suite.runtime == Runtime("cpu", 4)
     assert suite.baseline == "released/results.jsonl"
     assert [m.name for m in suite.models] == [
         *(f"cnn {seed}@{step}" for seed in (0, 1, 2) for step in (100, 200, 1000)),
         "released",
     ]
     assert {m.taps for m in suite.models[:-1]} == {("block*", "scores:probability")}
-    assert suite.models[-1] == ModelEntry(
+    assert suite.models[-1] == Model(
         path="exported/classifier.onnx",
         name="released",
         family="production",
@@ -120,8 +128,8 @@ def test_the_complete_example_of_the_documentation(desk: Path) -> None:
         },
     )
     assert suite.data == (
-        DataEntry("test.parquet", "test", "image", True, False, {"fit": "crop"}),
-        DataEntry("hf:mnist:test", "mnist:test"),
+        Data("test.parquet", "test", "image", None, True, False, {"fit": "crop"}),
+        Data("hf:mnist:test", "mnist:test"),
     )
     assert suite.thresholds == (
         Threshold("softmax", 0.05, on="calibrated", model="cnn *", prove=True),
@@ -198,7 +206,7 @@ thresholds:
         ("one", ("on", "no", "1:30"), False),
         ("two", ("on", "no", "1:30"), True),
     ]
-    assert (suite.measure.floor, suite.measure.level, suite.measure.mask) == (True, 0.9, "none")
+    assert (suite.settings.floor, suite.settings.level, suite.settings.mask) == (True, 0.9, "none")
     assert suite.thresholds == (Threshold("softmax", 0.001, on="calibrated"),)
 
 
@@ -224,7 +232,7 @@ def test_the_same_file_in_two_ways(desk: Path) -> None:
 def test_a_provider_of_another_machine_is_no_fault(desk: Path) -> None:
     put("a.onnx", "x.npz")
     suite = loaded('group = "C8"\nmodels = "a.onnx"\ndata = "x.npz"\n[measure]\nprovider = "tensorrt"')
-    assert suite.measure.provider == "tensorrt"
+    assert suite.runtime.provider == "tensorrt"
 
 
 # --- which files, and what they are called ----------------------------------------------------------------------
@@ -541,7 +549,7 @@ PREPROCESSING = st.fixed_dictionaries(
     },
 )
 MODELS = st.builds(
-    ModelEntry,
+    Model,
     path=st.sampled_from(ODD),
     name=TEXTS,
     family=optional(TEXTS),
@@ -557,7 +565,7 @@ MODELS = st.builds(
     preprocessing=PREPROCESSING,
 )
 DATA = st.builds(
-    DataEntry,
+    Data,
     source=st.sampled_from(["x.npz", "sub/y.npz", "sub", "hf:mnist:test", "s3://bucket/z.parquet"]),
     name=TEXTS,
     column=optional(TEXTS),
@@ -565,8 +573,8 @@ DATA = st.builds(
     streaming=optional(st.booleans()),
     preprocessing=PREPROCESSING,
 )
-MEASURES = st.builds(
-    MeasureEntry,
+SETTINGS = st.builds(
+    Settings,
     variants=optional(st.sampled_from([("softmax", "channelwise"), ("softmax", "map:pixels:relative-l2")])),
     spread_samples=optional(st.integers(2, 1000)),
     reference_samples=optional(WHOLE),
@@ -575,9 +583,9 @@ MEASURES = st.builds(
     mask=st.sampled_from(["auto", "disc", "none"]),
     interpolation=st.sampled_from(["nearest", "bilinear", "bicubic"]),
     batch_size=optional(st.integers(1, 1000)),
-    provider=st.sampled_from(["auto", "cpu"]),
-    threads=optional(st.integers(1, 64)),
-    tf32=st.booleans(),
+)
+RUNTIMES = st.builds(
+    Runtime, provider=st.sampled_from(["auto", "cpu"]), threads=optional(st.integers(1, 64)), tf32=st.booleans()
 )
 
 
@@ -607,7 +615,8 @@ def suites(draw: st.DrawFn) -> Suite:
         groups=tuple(draw(st.sampled_from([["C8"], ["flip", "C4", "C8"]]))),
         samples=tuple(draw(st.lists(st.integers(1, 99) | st.just("all"), min_size=1, max_size=3, unique=True))),
         seeds=tuple(draw(st.lists(WHOLE, min_size=1, max_size=3, unique=True))),
-        measure=draw(MEASURES),
+        settings=draw(SETTINGS),
+        runtime=draw(RUNTIMES),
         thresholds=tuple(draw(st.lists(threshold, max_size=3, unique=True))),
         baseline="base.jsonl",
         output=draw(optional(TEXTS)),
@@ -677,8 +686,8 @@ def test_the_demo_keeps_its_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     held = dict.fromkeys(suite.thresholds, 0)
     for job in suite.jobs():
         options: dict[str, Any] = {
-            "samples": job.samples,
-            "seed": job.seed,
+            "samples": job.settings.samples,
+            "seed": job.settings.seed,
             "declared_action": job.model.declared_action,
         }
         for result in measure(job.model.path, job.data.source, job.group, **options):

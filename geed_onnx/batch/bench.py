@@ -9,20 +9,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from geed_onnx.batch.remote import local_copy
-from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, called, failed_cell, of_suite
-from geed_onnx.engine import Measured, Settings, measure_plan
-from geed_onnx.engine.feeding import open_data
+from geed_onnx.batch.tasks import Fresh, Kept, Outcome, Task, failed_cell
+from geed_onnx.engine import Measured, Opened, Plan, measure_plan, open_model, plan_of
 from geed_onnx.engine.keys import cell_key, hashed, plan_facts
-from geed_onnx.engine.plan import Opened, Plan, draw_indices, open_file, plan_of, units_of
+from geed_onnx.engine.opening import open_data
+from geed_onnx.engine.plan import units_of
 from geed_onnx.engine.record import group_facts
 from geed_onnx.errors import ActionError, DataError, GeedError, MeasureError, UsageError
-from geed_onnx.groups import parse_group
-from geed_onnx.sessions import RuntimeOptions, resolve_provider
-from geed_onnx.sources import Fingerprint, KeptSource, Source
-from geed_onnx.suites import DataEntry, Job, ModelEntry
+from geed_onnx.requests import Data, Request
+from geed_onnx.sessions import resolve_provider
+from geed_onnx.sources import Fingerprint, KeptSource, draw_distinct
 from geed_onnx.taps import model_sha256, read_graph, resolve_taps
 from geed_onnx.variants import PAPER, parse_variant
 
@@ -53,7 +50,7 @@ class Bench:
 
     threads: int | None = None
     _opened: OrderedDict[tuple[object, ...], Opened] = field(default_factory=OrderedDict, repr=False)
-    _sources: dict[str, KeptSource] = field(default_factory=dict, repr=False)
+    _sources: dict[Data, KeptSource] = field(default_factory=dict, repr=False)
     _prints: dict[tuple[object, ...], str] = field(default_factory=dict, repr=False)
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -122,54 +119,45 @@ class Bench:
 
     def ticket(self, task: Task) -> str:
         """Return the hash of everything a task's cells depend on together, found without opening the model."""
-        job = task.job
-        path = local_copy(job.model.path)
+        asked, settings = task.request, task.request.settings
+        path = local_copy(asked.model.path)
         if path not in self._hashes:
             self._hashes[path] = model_sha256(path)
+        source = self.source(asked.data)
+        drawing = draw_distinct(source, settings.samples, settings.spread_samples, settings.seed)
         facts = {
             "model": self._hashes[path],
-            "entry": [repr(job.model), repr(job.data), repr(job.measure)],
-            "files": {name: _file_hash(v) for name, v in sorted(job.model.constants.items()) if isinstance(v, str)},
-            **self.drawn(job),
-            "group": job.group,
-            "samples": job.samples,
-            "seed": job.seed,
-            "provider": resolve_provider(job.measure.provider),
+            "entry": repr(asked),
+            "files": {n: _file_hash(v) for n, v in sorted(asked.model.constants.items()) if isinstance(v, str)},
+            "data": self._printed(asked, drawing.sample, drawing.spread),
+            "units": units_of(source, drawing, asked.data.cluster),
+            "provider": resolve_provider(asked.runtime.provider),
         }
         return hashed(facts)
 
-    def drawn(self, job: Job) -> dict[str, Any]:
-        """Return the fingerprints of a job's sample and of the spread points outside it, and their clusters."""
-        source = self.source(job.data)
-        drawing = draw_indices(source, settings_of(job))
-        units = units_of(source, drawing, job.data.cluster)
-        return {"data": self._printed(source, job, drawing.sample, drawing.spread), "units": units}
-
-    def _printed(self, source: Source, job: Job, sample: Sequence[int], spread: Sequence[int]) -> tuple[str, str]:
+    def _printed(self, asked: Request, sample: Sequence[int], spread: Sequence[int]) -> tuple[str, str]:
+        """Return the fingerprints of a sample, and of the spread points outside it."""
         inside = set(sample)
         points = tuple(i for i in spread if i not in inside)
-        return self._print(source, job, tuple(sample)), self._print(source, job, points)
+        return self._print(asked.data, tuple(sample)), self._print(asked.data, points)
 
-    def _print(self, source: Source, job: Job, indices: tuple[int, ...]) -> str:
-        place = (repr(job.data), indices)
-        if place not in self._prints:
+    def _print(self, data: Data, indices: tuple[int, ...]) -> str:
+        if (data, indices) not in self._prints:
             prints = Fingerprint()
             for index in indices:
-                for name, raw in source.items([index]):
+                for name, raw in self.source(data).items([index]):
                     prints.add(name, raw)
-            self._prints[place] = prints.hexdigest()
-        return self._prints[place]
+            self._prints[data, indices] = prints.hexdigest()
+        return self._prints[data, indices]
 
     # --- opening ------------------------------------------------------------------------------------------------
 
-    def source(self, data: DataEntry) -> KeptSource:
+    def source(self, data: Data) -> KeptSource:
         """Return a data set, opened once; its images stay in memory while there is room."""
-        place = repr(data)
-        if place not in self._sources:
-            uri = local_copy(data.source)
-            opened = open_data(uri, column=data.column, skip_bad=data.skip_bad, streaming=data.streaming)
-            self._sources[place] = KeptSource(opened, data.source, aligned=not data.skip_bad)
-        return self._sources[place]
+        if data not in self._sources:
+            opened = open_data(replace(data, source=local_copy(data.source)))
+            self._sources[data] = KeptSource(opened, data.source, aligned=not data.skip_bad)
+        return self._sources[data]
 
     def prepare(self, task: Task) -> Prepared:
         """Open what a task needs and settle its plan; a tap that is not there fails by itself.
@@ -179,24 +167,14 @@ class Bench:
         GeedError
             If nothing of the task can be measured.
         """
-        job = task.job
-        group = parse_group(job.group)
-        settings = settings_of(job)
+        asked = task.request
+        threads = asked.runtime.threads or self.threads
         taps, missing = self._taps(task)
-        opened = self._open(job, taps)
-        chosen = _suitable(job, opened)
-        plan = plan_of(
-            opened,
-            group,
-            variants=chosen,
-            acts=job.model.acts,
-            declared=job.model.declared_action,
-            settings=settings,
-            scores=job.model.scores,
-        )
-        plan = replace(plan, model=called({**plan.model, "path": job.model.path}, job.model))
-        prints = self._printed(plan.source, job, plan.indices, plan.spread_indices)
-        facts = plan_facts(plan, *prints)
+        asked = replace(asked, model=replace(asked.model, taps=taps), runtime=replace(asked.runtime, threads=threads))
+        opened = self._open(asked)
+        chosen = _suitable(asked, opened)
+        plan = plan_of(replace(asked, settings=replace(asked.settings, variants=chosen)), opened)
+        facts = plan_facts(plan, *self._printed(asked, plan.indices, plan.spread_indices))
         keys = {
             (t.name, v.name): str(cell_key(facts, plan, t, v))
             for t in plan.targets
@@ -207,7 +185,7 @@ class Bench:
 
     def _taps(self, task: Task) -> tuple[tuple[str, ...] | None, tuple[Fresh, ...]]:
         """Return the taps that are there, and a failed cell for each that is not."""
-        entry = task.job.model
+        entry = task.request.model
         if entry.taps is None:
             return None, ()
         graph = read_graph(local_copy(entry.path))
@@ -222,21 +200,12 @@ class Bench:
             raise UsageError("; ".join(str(m.result.reason) for m in missing))
         return tuple(there), tuple(missing)
 
-    def _open(self, job: Job, taps: tuple[str, ...] | None) -> Opened:
-        place = (repr(job.model), repr(job.data), repr(taps), repr(_runtime(job, self.threads, {})))
+    def _open(self, asked: Request) -> Opened:
+        place = asked.model, asked.data, asked.runtime
         if place in self._opened:
             self._opened.move_to_end(place)
             return self._opened[place]
-        opened = open_file(
-            local_copy(job.model.path),
-            lambda: self.source(job.data),
-            taps=taps,
-            input=job.model.input,
-            layout=job.model.layout,
-            preprocessing={**job.data.preprocessing, **job.model.preprocessing},
-            runtime=_runtime(job, self.threads, _constants(job.model)),
-            skip_bad=job.data.skip_bad,
-        )
+        opened = open_model(asked, self.source(asked.data), local_copy(asked.model.path))
         while len(self._opened) >= OPEN_SESSIONS:
             self._opened.popitem(last=False)
         self._opened[place] = opened
@@ -267,18 +236,17 @@ def conclude(
     kinds = {t.name: t.kind for t in plan.targets}
     for (tap, variant), key in prepared.keys.items():
         if key in known:
-            cells.append(Kept(key, dict(plan.model), of_suite({"uri": plan.source.uri}, task.job.data)))
+            cells.append(Kept(key, dict(plan.opened.model), {"uri": plan.source.uri, "name": task.request.data.name}))
         elif (found := fresh.get((tap, variant))) is not None:
             if found.result.key != key:
                 raise DataError(
                     f"{plan.source.uri}: the images changed while they were measured; run again when they are settled"
                 )
-            data = of_suite(found.result.data, task.job.data)
-            cells.append(Fresh(replace(found.result, data=data), found.tables))
+            cells.append(Fresh(found.result, found.tables))
         else:
             row = failed_cell(task, reasons.get(tap, "not measured"), tap=tap, kind=kinds[tap], variant=variant)
             group = group_facts(plan.group, plan.settings.interpolation)
-            cells.append(replace(row, result=replace(row.result, model=dict(plan.model), group=group)))
+            cells.append(replace(row, result=replace(row.result, model=dict(plan.opened.model), group=group)))
     whole = not any(isinstance(c, Fresh) and c.result.failed for c in cells)
     return Outcome(task.number, ticket if whole else None, tuple(cells), **facts)
 
@@ -291,29 +259,12 @@ def unexpected(error: Exception) -> str:
 
 def failed_rows(task: Task, reason: str) -> tuple[Fresh, ...]:
     """Return the rows of a task of which nothing can be measured: one for each tap that was named."""
-    taps = task.job.model.taps or ("*",)
-    variants = task.job.measure.variants or ("*",)
+    taps = task.request.model.taps or ("*",)
+    variants = [str(v) for v in task.request.settings.variants or ("*",)]
     return tuple(failed_cell(task, reason, tap=tap, variant=v) for tap in taps for v in variants)
 
 
-def settings_of(job: Job) -> Settings:
-    """Return the engine's settings of a job."""
-    m = job.measure
-    return Settings(
-        job.samples,
-        m.spread_samples,
-        m.reference_samples,
-        job.seed,
-        m.level,
-        m.floor,
-        m.mask,
-        m.batch_size,
-        m.interpolation,
-        job.data.cluster,
-    )
-
-
-def _suitable(job: Job, opened: Opened) -> tuple[str, ...]:
+def _suitable(asked: Request, opened: Opened) -> tuple[str, ...]:
     """Return the variants of the suite that some tap of this model is for.
 
     Raises
@@ -322,33 +273,13 @@ def _suitable(job: Job, opened: Opened) -> tuple[str, ...]:
         If there is none.
     """
     kinds = {t.kind for t in opened.targets}
-    names = job.measure.variants or PAPER
+    names = [str(v) for v in asked.settings.variants or PAPER]
     chosen = tuple(n for n in names if parse_variant(n).kind in kinds)
     if not chosen:
         raise UsageError(
             f"none of the variants ({', '.join(names)}) is for a tap of this model ({', '.join(sorted(kinds))})"
         )
     return chosen
-
-
-def _constants(entry: ModelEntry) -> dict[str, Any]:
-    found = {}
-    for name, value in entry.constants.items():
-        if isinstance(value, str):
-            try:
-                found[name] = np.load(value, allow_pickle=False)
-            except (OSError, ValueError) as error:
-                raise UsageError(
-                    f"constant {name!r}: expected a number or a .npy file with an array, got {value!r} ({error})"
-                ) from None
-        else:
-            found[name] = np.asarray(float(value))
-    return found
-
-
-def _runtime(job: Job, threads: int | None, constants: Mapping[str, Any]) -> RuntimeOptions:
-    m = job.measure
-    return RuntimeOptions(m.provider, m.threads or threads, m.tf32, layout=job.model.layout, constants=constants)
 
 
 def _file_hash(path: str) -> str:

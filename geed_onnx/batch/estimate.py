@@ -73,7 +73,7 @@ def _of(
     passes = len(plan.indices) * plan.group.order + extra
     if plan.settings.floor:
         passes += sum(map(len, plan.references)) * len({t for t in plan.acting.resampled_by if t})
-    place = (plan.acting.shape, plan.group.name, repr(task.job.data), *((t.name, t.kind) for t in plan.targets))
+    place = (plan.acting.shape, plan.group.name, task.request.data, *((t.name, t.kind) for t in plan.targets))
     if place not in tried:
         tried[place] = _trial(prepared)
     each, once = tried[place]
@@ -84,7 +84,7 @@ def _trial(prepared: Prepared) -> tuple[float, float]:
     """Return (seconds a forward pass with what is computed of it, seconds that do not grow with the images)."""
     plan = prepared.plan
     some = replace(plan, indices=plan.indices[:TRIAL], spread_indices=())
-    few = replace(some, references=(), settings=replace(plan.settings, floor=False))
+    few = replace(some, references=(), request=replace(plan.request, settings=replace(plan.settings, floor=False)))
     measure_plan(few)  # the first run of a session is slower than any other
     start = time.perf_counter()
     measure_plan(few)

@@ -111,7 +111,7 @@ class _Call:
     @property
     def what(self) -> str:
         """The task in words."""
-        name = f"{self.task.job.model.name} ({self.task.job.group})"
+        name = f"{self.task.request.model.name} ({self.task.request.group})"
         if self.method != "part":
             return name
         part, parts = self.arguments
@@ -174,7 +174,7 @@ class _Crew:
         self._shared: dict[int, _Gathering] = {}
         self._deaths: dict[tuple[int, object], int] = {}
         self._failed_starts = 0
-        self._provider = next((p for t in tasks if (p := t.job.measure.provider).lower() != "cpu"), "cpu")
+        self._provider = next((p for t in tasks if (p := t.request.runtime.provider).lower() != "cpu"), "cpu")
         self._actor = ray.remote(Station)
         self._given = (os.getcwd(), ray.put(frozenset(tickets)), ray.put(frozenset(known)))
         wanted = places(ray, engine.workers, self._provider)
@@ -287,7 +287,7 @@ class _Crew:
         try:
             gathering.whole = part if gathering.whole is None else merge(gathering.whole, part)
         except GeedError as error:  # of machines that are too unlike
-            self._engine.notify(f"{task.job.model.name} ({task.job.group}) is done by one worker: {error}")
+            self._engine.notify(f"{task.request.model.name} ({task.request.group}) is done by one worker: {error}")
             self._whole(task)
             return
         gathering.came += 1

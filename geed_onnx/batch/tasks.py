@@ -1,4 +1,4 @@
-"""One job as a task that any process can do: what goes in, what comes out, both plain data that pickle carries."""
+"""One request as a task that any process can do: what goes in, what comes out, both plain data that pickle carries."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any
 
 from geed_onnx.engine.record import group_facts
 from geed_onnx.groups import parse_group
+from geed_onnx.requests import Request
 from geed_onnx.results import CellTables, Result
-from geed_onnx.suites import DataEntry, Job, ModelEntry
 
 
 @dataclass(frozen=True)
 class Task:
-    """One job of a suite, with its place in the suite's order."""
+    """One request of a suite, with its place in the suite's order."""
 
     number: int
-    job: Job
+    request: Request
 
     @property
     def shares(self) -> tuple[object, ...]:
         """What tasks have in common that can share a session: one model on one data set."""
-        return repr(self.job.model), repr(self.job.data)
+        return self.request.model, self.request.data
 
 
 @dataclass(frozen=True)
@@ -63,32 +63,22 @@ class Outcome:
         return tuple(c.result for c in self.cells if isinstance(c, Fresh) and c.result.failed)
 
 
-def called(model: Mapping[str, Any], entry: ModelEntry) -> dict[str, Any]:
-    """Return a result's `model` with what the suite calls it."""
-    said = {"name": entry.name, "family": entry.family, "seed": entry.seed, "step": entry.step}
-    return {**model, **{k: v for k, v in said.items() if v is not None}}
-
-
-def of_suite(data: Mapping[str, Any], entry: DataEntry) -> dict[str, Any]:
-    """Return a result's `data` with what the suite calls it."""
-    return {**data, "name": entry.name}
-
-
 def failed_cell(
     task: Task, reason: str, *, tap: str = "*", kind: str | None = None, variant: str = "*", **facts: Any
 ) -> Fresh:
     """Return the row of a cell that could not be measured; `*` stands for all of a job's taps or variants."""
-    job = task.job
+    asked = task.request
+    group = parse_group(asked.group) if isinstance(asked.group, str) else asked.group
     result = Result(
-        model=called({"path": job.model.path, "sha256": None, "producer": None}, job.model),
-        data=of_suite({"uri": job.data.source, "fingerprint": None, "samples": 0}, job.data),
-        group=group_facts(parse_group(job.group), job.measure.interpolation) | {"name": job.group},
+        model={"path": asked.model.path, "sha256": None, "producer": None, **asked.model.called},
+        data={"uri": asked.data.source, "fingerprint": None, "samples": 0, "name": asked.data.name},
+        group=group_facts(group, asked.settings.interpolation) | {"name": str(asked.group)},
         tap={"name": tap, "kind": kind, "shape": None},
         variant=variant,
         value=None,
         low=None,
         high=None,
-        level=job.measure.level,
+        level=asked.settings.level,
         method="none: not measured",
         samples=0,
         optimum=None,
@@ -101,7 +91,7 @@ def failed_cell(
         per_element=None,
         law_defect=0.0,
         reason=reason,
-        seed=job.seed,
+        seed=asked.settings.seed,
         runtime={"provider": None},
         failed=True,
     )

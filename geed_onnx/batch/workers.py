@@ -116,7 +116,7 @@ class Processes:
         task, *rest = worker.waiting
         how = _how(worker.process.exitcode)
         count = deaths[task.number] = deaths.get(task.number, 0) + 1
-        said = f"worker {worker.number} {how} at {task.job.model.name} ({task.job.group})"
+        said = f"worker {worker.number} {how} at {task.request.model.name} ({task.request.group})"
         if count > RETRIES:
             reason = f"the worker process {how} {count} times at this model, on its own last; it may want more memory"
             self.notify(f"{said}: given up")

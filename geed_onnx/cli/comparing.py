@@ -9,34 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geed_onnx.cli.door import say, warn
-from geed_onnx.cli.main import image_options, input_options, main, one_of, results_at
-from geed_onnx.cli.measuring import CROSSED, measure, measure_arguments, measured_tables, progress_bar, until_closed
+from geed_onnx.cli.options import asked_options, one_of, request_from
+from geed_onnx.cli.output import CROSSED, progress_bar, results_at, until_closed
 from geed_onnx.errors import UnknownName, UsageError
 
 if TYPE_CHECKING:
     from geed_onnx.comparisons import Comparison, Comparisons, Model
+    from geed_onnx.requests import Request
 
 EXIT_CODES = "Exit codes: 0 ok, 1 error, 2 usage, 3 two were not shown equivalent (--within)."
-#: Options of `measure` that say how a model is measured now; they mean the same here.
-OF_MEASURE = (
-    "samples",
-    "spread_samples",
-    "seed",
-    "acts",
-    "no_declared_action",
-    "scores",
-    "floor",
-    "reference_samples",
-    "mask",
-    "interpolation",
-    "batch_size",
-    "cluster",
-)
 #: What is said of rows that were not shown equivalent, before the rest is only counted.
 MOST_LINES = 10
 
 
-@main.command(
+@click.command(
     short_help="Compare models or results on the same images: paired differences, equivalence.", epilog=EXIT_CODES
 )
 @click.argument("sources", metavar="A B …", nargs=-1, required=True, type=click.Path())
@@ -79,8 +65,7 @@ MOST_LINES = 10
 @click.option("-o", "--output", metavar="FILE.jsonl", type=click.Path(), help="Write the comparisons there too.")
 @click.option("--data", metavar="SRC", help="For .onnx files: what they are measured on now, as for measure.")
 @click.option("--group", metavar="G", help="For .onnx files: the group.")
-@input_options
-@image_options
+@asked_options("measure", "input", "images", without=("taps", "variants", "level"))
 @click.pass_context
 def compare(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> None:
     """Compare models on the same images: the difference A − B for every tap and variant, with its interval.
@@ -122,11 +107,6 @@ def compare(ctx: click.Context, /, sources: tuple[str, ...], **options: Any) -> 
         with until_closed():
             show(found.rows, as_json=as_json)
     complain_of(found)
-
-
-# how a model is measured now is said as it is said to `measure`
-_place = [p.name for p in compare.params].index("input_name")
-compare.params[_place:_place] = [p for p in measure.params if p.name in OF_MEASURE]
 
 
 def check_request(ctx: click.Context, sources: Sequence[str], within: float | None, level: float | None) -> None:
@@ -171,12 +151,12 @@ def opened(sources: Sequence[str], options: dict[str, Any]) -> list[tuple[Model,
 
     # results are read first: what is wrong with them shows before minutes of measuring
     read = {s: models_of(results_at(s)) for s in sources if not is_model(s)}
-    data, group = options.pop("data"), options.pop("group")
-    level = options["level"]
-    arguments = measure_arguments({**options, "level": 0.95 if level is None else level})
+    if options["level"] is None:
+        del options["level"]
     files = list(dict.fromkeys(s for s in sources if is_model(s)))
-    taps = taps_by_model(files, arguments.pop("taps") or (), arguments["input"], others=bool(read))
-    measured = {s: (measured_now(s, data, group, taps[s], arguments),) for s in files}
+    taps = taps_by_model(files, options.pop("taps"), options["input"], others=bool(read))
+    asked = {s: request_from(s, options["data"], options["group"], {**options, "taps": taps[s]}) for s in files}
+    measured = {s: (measured_now(request),) for s, request in asked.items()}
     return [read[s] if s in read else measured[s] for s in sources]
 
 
@@ -219,14 +199,14 @@ def taps_by_model(
     return found
 
 
-def measured_now(model: str, data: str, group: str, taps: list[str] | None, arguments: dict[str, Any]) -> Model:
+def measured_now(request: Request) -> Model:
     """Measure one model, its tables kept in memory."""
     from geed_onnx.comparisons import model_of
+    from geed_onnx.engine import measure_request
 
+    model = str(request.model.path)
     with progress_bar() as bar:
-        measured = measured_tables(
-            model, data, group, arguments | {"taps": taps}, bar, lambda note: warn(f"{model}: {note}")
-        )
+        measured = measure_request(request, progress=bar, notify=lambda note: warn(f"{model}: {note}"))
     return model_of(model, [(m.result, m.tables) for m in measured])
 
 

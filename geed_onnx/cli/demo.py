@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from geed_onnx.cli.door import say
-from geed_onnx.cli.main import main
-from geed_onnx.cli.running import loaded, watching
+from geed_onnx.cli.output import show_results, watching
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.errors import ActionError, DataError
 
@@ -42,7 +41,7 @@ def shipped_suite() -> Path:
     raise DataError("the shipped models are not in this installation; install the wheel, or run from a checkout")
 
 
-@main.command(short_help="Measure the shipped models, from every framework, on the shipped images.")
+@click.command(short_help="Measure the shipped models, from every framework, on the shipped images.")
 @click.option("--group", default="C8", show_default=True, metavar="G", help="As measure takes it.")
 @click.option(
     "--samples", type=click.IntRange(2, 300), metavar="N", default=50, show_default=True, help="Images drawn."
@@ -62,12 +61,12 @@ def demo(group: str, samples: int, output: str | None, full: bool, as_json: bool
     geed-onnx demo -o runs/demo
     """
     from geed_onnx.batch import run_suite
-    from geed_onnx.cli.measuring import show
     from geed_onnx.groups import parse_group
     from geed_onnx.reports import print_side_by_side
+    from geed_onnx.suites import load_suite
 
     parse_group(group)
-    asked = suite_of(loaded(str(shipped_suite())), group, samples)
+    asked = suite_of(load_suite(shipped_suite()), group, samples)
     folder = output or str(temporary_folder())
     try:
         with watching(len(asked.models), quiet=False) as watcher:
@@ -80,7 +79,7 @@ def demo(group: str, samples: int, output: str | None, full: bool, as_json: bool
         found.setdefault(result.label, []).append(result)
     for name in found if full or as_json else (TRAINED, UNTRAINED):
         # one by one: the same file read in two ways is two tables
-        show(found[name], as_json=as_json)
+        show_results(found[name], as_json=as_json)
     if not as_json:
         click.echo()
         print_side_by_side(found)

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from geed_onnx.cli.door import warn
-from geed_onnx.cli.limits import limit_options, limits_given
-from geed_onnx.cli.main import main, results_at
-from geed_onnx.cli.measuring import CROSSED, until_closed
+from geed_onnx.cli.limits import STDOUT, in_suite, limit_options, show_verdict, thresholds_of, write_verdict
+from geed_onnx.cli.options import stacked
+from geed_onnx.cli.output import CROSSED, SOME_FAILED, results_at, until_closed
 from geed_onnx.errors import UsageError
 
 if TYPE_CHECKING:
-    from geed_onnx.gates import Threshold, Verdict
+    from geed_onnx.gates import Threshold
     from geed_onnx.gates.threshold import InSuite
     from geed_onnx.results import Collection
 
 F = TypeVar("F", bound=Callable[..., Any])
-SOME_FAILED = 4
-STDOUT = "-"
 
 
 def gate_options(command: F) -> F:
     """Add the options that hold results against thresholds and write what came of it."""
-    for option in reversed(
+    reports = stacked(
         [
             click.option(
                 "--baseline",
@@ -44,13 +41,12 @@ def gate_options(command: F) -> F:
                 help="Write a markdown summary there; - is stdout.",
             ),
         ]
-    ):
-        command = option(command)
+    )
     above = "The limit of a variant: a number, or +N% (worse than the baseline); beside those of the suite."
-    return limit_options("[TAP@][calibrated:]V=X", above)(command)
+    return limit_options("[TAP@][calibrated:]V=X", above)(reports(command))
 
 
-@main.command(
+@click.command(
     short_help="Hold results against thresholds: exit code 3, JUnit, SARIF, markdown.",
     epilog="Exit codes: 0 all hold, 1 error, 2 usage, 3 a threshold was crossed (a failed cell crosses those that it"
     " is for), 4 none was, but some cells failed that no threshold is for.",
@@ -84,45 +80,13 @@ def gate(results: str, **options: Any) -> None:
         )
     baseline = _baseline(options["baseline"] or _resolved(suite, found), thresholds)
     verdict = judge(found.results, thresholds, baseline=baseline, current=found)
-    write(verdict, options)
+    write_verdict(verdict, options)
     with until_closed():
-        show(verdict, as_json=options["as_json"], as_markdown=options["markdown"] == STDOUT)
+        show_verdict(verdict, as_json=options["as_json"], as_markdown=options["markdown"] == STDOUT)
     if verdict.crossed:
         sys.exit(CROSSED)
     if verdict.failed:
         sys.exit(SOME_FAILED)
-
-
-def thresholds_of(options: Mapping[str, Any], suite: Sequence[Threshold] = ()) -> list[Threshold]:
-    """Return the suite's thresholds and those that are given; reports that cannot be written are refused now.
-
-    Raises
-    ------
-    UsageError
-        If a threshold is malformed, two things would go to one place, or a file cannot be written.
-    """
-    from geed_onnx.results import writable
-
-    if options["markdown"] == STDOUT and options["as_json"]:
-        raise UsageError("--json and --markdown - both write to stdout; give one of them a file or leave it out")
-    files = [options[k] for k in ("junit", "sarif", "markdown") if options[k] not in (None, STDOUT)]
-    places = [os.path.realpath(f) for f in files]
-    for file, place in zip(files, places, strict=True):
-        if places.count(place) > 1 and place != os.path.realpath(os.devnull):
-            raise UsageError(f"{file!r} is given for two reports; each needs a file of its own")
-        writable(file)
-    return limits_given(options, suite)
-
-
-def in_suite(found: Collection) -> InSuite:
-    """Return what the run's suite says of the gate.
-
-    Of the suite only that is read (no `load_suite`): its models and images need not be on this machine.
-    """
-    from geed_onnx.gates import suite_thresholds
-    from geed_onnx.results import SUITE
-
-    return suite_thresholds(found.suite or "", os.path.join(found.uri, SUITE))
 
 
 def _resolved(suite: InSuite, found: Collection) -> str | None:
@@ -136,30 +100,3 @@ def _resolved(suite: InSuite, found: Collection) -> str | None:
 def _baseline(place: str | None, thresholds: Sequence[Threshold]) -> Collection | None:
 
     return results_at(place) if place is not None and any(t.relative for t in thresholds) else None
-
-
-def write(verdict: Verdict, options: Mapping[str, Any]) -> None:
-    """Write the reports that were asked for."""
-    from geed_onnx.reports import write_junit, write_markdown, write_sarif
-
-    for name, writer in (("junit", write_junit), ("sarif", write_sarif), ("markdown", write_markdown)):
-        if options[name] not in (None, STDOUT):
-            writer(verdict, options[name])
-
-
-def show(verdict: Verdict, *, as_json: bool, as_markdown: bool) -> None:
-    """Print the verdict to stdout: lines of JSON, markdown, or the summary."""
-    from geed_onnx.reports import markdown, print_gate
-
-    if as_json:
-        for one in verdict.judged:
-            click.echo(one.to_json())
-        for result in verdict.failed:
-            warn(f"no threshold is for a failed cell of {result.label}, {result.group['name']}: {result.reason}")
-    elif as_markdown:
-        click.echo(markdown(verdict), nl=False)
-    else:
-        print_gate(verdict)
-
-
-__all__ = ["gate", "gate_options", "in_suite", "show", "thresholds_of", "write"]

@@ -6,7 +6,7 @@ import json
 
 import click
 
-from geed_onnx.cli.main import main, one_of
+from geed_onnx.cli.options import one_of
 
 TOPICS = ("groups", "variants", "distances", "actions", "normalisers", "sources", "sessions", "providers")
 
@@ -50,7 +50,7 @@ def entries(topic: str) -> list[tuple[str, str]]:
     return [(p, "") for p in ("auto", *available_providers())]
 
 
-@main.command("list")
+@click.command("list")
 @click.argument("topic", callback=one_of(*TOPICS), metavar="TOPIC")
 @click.option("--json", "as_json", is_flag=True, help="One entry a line as JSON.")
 def list_(topic: str, as_json: bool) -> None:

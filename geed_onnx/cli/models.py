@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geed_onnx.cli.door import warn
-from geed_onnx.cli.main import constants_of, input_options, main
+from geed_onnx.cli.options import SIZE, asked_options, asked_values
 from geed_onnx.errors import GeedError, UsageError
+from geed_onnx.requests import Model, Runtime, of_fields
 
 if TYPE_CHECKING:
     from geed_onnx.taps import Graph, Tap
@@ -55,7 +56,7 @@ def described(tap: Tap) -> dict[str, Any]:
 
 def remarks(tap: Tap) -> str:
     """Return a tap's flags and the action that the file declares for it, in one line."""
-    from geed_onnx.engine.plan import declared_action
+    from geed_onnx.engine.targets import declared_action
 
     if tap.action is None:
         return ", ".join(tap.flags)
@@ -66,12 +67,12 @@ def remarks(tap: Tap) -> str:
     return ", ".join((*tap.flags, acts))
 
 
-@main.command(short_help="List what can be tapped in a model, the default choice marked.")
+@click.command(short_help="List what can be tapped in a model, the default choice marked.")
 @click.argument("model", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="One tap a line as JSON.")
-@click.option("--input", "input_name", metavar="NAME", help="The input the group acts on.")
-@click.option("--size", metavar="HxW", help="Height and width, where the file leaves them open.")
-def taps(model: str, as_json: bool, input_name: str | None, size: str | None) -> None:
+@asked_options("input", only=("input",))
+@SIZE
+def taps(model: str, as_json: bool, input: str | None, size: str | None) -> None:
     """List what can be tapped: name, kind, shape, layout, module path; the default choice is marked.
 
     \b
@@ -79,8 +80,8 @@ def taps(model: str, as_json: bool, input_name: str | None, size: str | None) ->
     """
     from geed_onnx.taps import declaration_problems, list_taps
 
-    graph = sized_graph(model, input_name, size)
-    found = list_taps(graph, input=input_name)
+    graph = sized_graph(model, input, size)
+    found = list_taps(graph, input=input)
     for problem in declaration_problems(graph):
         warn(problem)
     if as_json:
@@ -106,7 +107,7 @@ def taps(model: str, as_json: bool, input_name: str | None, size: str | None) ->
     console.print("● measured where no --tap is given")
 
 
-@main.command()
+@click.command()
 @click.argument("model", type=click.Path())
 @click.option("-o", "--output", required=True, metavar="OUT", type=click.Path(), help="The file to write.")
 @click.option(
@@ -130,29 +131,23 @@ def expose(model: str, output: str, specs: tuple[str, ...]) -> None:
     click.echo(f"wrote {output} with {len(found)} tap(s) as outputs", err=True)
 
 
-@main.command()
+@click.command()
 @click.argument("model", type=click.Path())
-@click.option("--size", metavar="HxW", help="Height and width, where the file leaves them open.")
+@SIZE
 @click.option("--json", "as_json", is_flag=True, help="One finding a line as JSON.")
-@input_options
+@asked_options("input")
 def doctor(model: str, size: str | None, as_json: bool, **options: Any) -> None:
     """Say what will or will not work with a file, and why.
 
     \b
     geed-onnx doctor model.onnx
     """
-    from geed_onnx.engine.doctor import examine
+    from geed_onnx.doctor import examine
     from geed_onnx.reports import clean
 
-    findings = examine(
-        sized_graph(model, options["input_name"], size),
-        input=options["input_name"],
-        layout=options["layout"],
-        provider=options["provider"],
-        threads=options["threads"],
-        tf32=options["tf32"],
-        constants=constants_of(options["constants"]),
-    )
+    values = asked_values(options)
+    asked = of_fields(Model, {**values, "path": model})
+    findings = examine(sized_graph(model, asked.input, size), asked, of_fields(Runtime, values))
     for finding in findings:
         if as_json:
             line = {"topic": finding.topic, "verdict": finding.verdict, "text": finding.text}

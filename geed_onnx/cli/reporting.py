@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from geed_onnx.cli.door import say, warn
-from geed_onnx.cli.gating import in_suite
-from geed_onnx.cli.main import constants_of, main, results_at
-from geed_onnx.errors import GeedError, UsageError
+from geed_onnx.cli.galleries import gallery_of, seen_from
+from geed_onnx.cli.limits import in_suite
+from geed_onnx.cli.output import results_at
+from geed_onnx.errors import GeedError
 
 if TYPE_CHECKING:
-    from geed_onnx.engine.gallery import Gallery, Reopen
     from geed_onnx.gates import Threshold, Verdict
-    from geed_onnx.reports.page import Section
-    from geed_onnx.results import Collection, Result
+    from geed_onnx.results import Collection
 
 
-@main.command(short_help="One self-contained page of a run: charts, images, tables, provenance.")
+@click.command(short_help="One self-contained page of a run: charts, images, tables, provenance.")
 @click.argument("results", nargs=-1, required=True, type=click.Path(), metavar="DIR|FILE.jsonl…")
 @click.option("-o", "--output", required=True, metavar="PAGE.html", type=click.Path(), help="Write the page there.")
 @click.option("--figures", metavar="DIR", type=click.Path(), help="Write static PNG and SVG figures there too.")
@@ -104,7 +103,7 @@ def judged(
             suite = in_suite(one)
             if not suite.thresholds:
                 continue
-            place = _from(one, suite.root, suite.baseline)
+            place = seen_from(one, suite.root, suite.baseline)
             relative = any(t.relative for t in suite.thresholds)
             against = base or (results_at(place) if relative and place is not None else None)
             verdicts.append(judge(one.results, suite.thresholds, baseline=against, current=one))
@@ -118,84 +117,3 @@ def judged(
     baselines = {v.baseline for v in verdicts if v.baseline}
     parts = tuple(j for v in verdicts for j in v.judged), tuple(r for v in verdicts for r in v.failed)
     return Verdict(*parts, ", ".join(sorted(baselines)) or None), reason
-
-
-def _from(one: Collection, root: str | None, place: str | None) -> str | None:
-    """Return where a path of a run's suite is: from the suite's root if it is there, else as it is."""
-    if place is None or "://" in place:
-        return place
-    there = os.path.normpath(os.path.join(one.uri, root or "", place))
-    return there if os.path.exists(there) else place
-
-
-def gallery_of(found: Sequence[Collection], tap: str | None) -> tuple[Sequence[Section], Sequence[str]]:
-    """Return the sections with images and feature maps, and what could not be shown.
-
-    Raises
-    ------
-    UsageError
-        If no result is of the tap asked for.
-    """
-    from geed_onnx.engine.gallery import Gallery, make_gallery
-    from geed_onnx.reports.page.gallery import render_gallery
-
-    made: list[Gallery] = []
-    reasons: list[str] = []
-    for one in found:
-        try:
-            made.append(make_gallery(one, tap=tap, reopen=reopening(one)))
-        except UsageError:
-            if tap is not None:
-                raise
-        except GeedError as error:
-            reasons.append(f"no gallery of {one.uri}: {error}")
-    whole = Gallery(
-        tuple(e for g in made for e in g.exhibits),
-        tuple(m for g in made for m in g.maps),
-        tuple(dict.fromkeys([*reasons, *(r for g in made for r in g.reasons)])),
-    )
-    return render_gallery(whole), [f"gallery: {reason}" for reason in whole.reasons]
-
-
-def reopening(one: Collection) -> Callable[[Result], Reopen] | None:
-    """Return what the run's suite says of how a result's model and data were opened; None where there is no suite."""
-    from geed_onnx.engine.gallery import Reopen
-    from geed_onnx.results import SUITE
-    from geed_onnx.suites import load_suite
-
-    if not one.suite:
-        return None
-    try:
-        suite, root = load_suite(os.path.join(one.uri, SUITE), files=False), in_suite(one).root
-    except GeedError:
-        # a suite of another version, or written by hand: the results alone may say enough
-        return None
-    models = {m.name: m for m in suite.models}
-    data = {os.path.normpath(d.source): d for d in suite.data}
-
-    def reopen(result: Result) -> Reopen:
-        path, uri = str(result.model.get("path")), str(result.data.get("uri"))
-        model, images = models.get(str(result.model.get("name"))), data.get(os.path.normpath(uri))
-        told = Reopen(
-            path=_from(one, root, path), uri=_from(one, root, uri), provider=suite.measure.provider,
-            threads=suite.measure.threads, tf32=suite.measure.tf32,
-        )  # fmt: skip
-        if model is not None:
-            constants = {n: _from(one, root, v) if isinstance(v, str) else v for n, v in model.constants.items()}
-            arrays = constants_of([f"{n}={v}" for n, v in constants.items()])
-            told = _replaced(told, acts=model.acts, declared_action=model.declared_action, input=model.input,
-                             layout=model.layout, constants=arrays)  # fmt: skip
-        if images is not None:
-            told = _replaced(told, column=images.column, streaming=images.streaming, skip_bad=images.skip_bad)
-        return told
-
-    return reopen
-
-
-def _replaced(told: Reopen, **facts: object) -> Reopen:
-    from dataclasses import replace
-
-    return replace(told, **facts)  # type: ignore[arg-type]
-
-
-__all__ = ["gallery_of", "judged", "report", "together"]

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from geed_onnx.cli.door import say, warn
-from geed_onnx.cli.main import main, results_at
-from geed_onnx.cli.measuring import CROSSED, until_closed
+from geed_onnx.cli.galleries import gallery_of
+from geed_onnx.cli.limits import show_verdict, write_verdict
+from geed_onnx.cli.options import stacked
+from geed_onnx.cli.output import CROSSED, SOME_FAILED, progress_bar, results_at, show_results, until_closed, watching
 from geed_onnx.errors import UsageError
 
 if TYPE_CHECKING:
-    from geed_onnx.batch import Engine, Outcome, Ran, Watcher
+    from geed_onnx.batch import Engine, Ran, Watcher
     from geed_onnx.gates import Threshold, Verdict
     from geed_onnx.results import Collection, Result
     from geed_onnx.suites import Suite
 
 F = TypeVar("F", bound=Callable[..., Any])
-SOME_FAILED = 4
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 error, 2 usage, 3 a threshold was crossed, 4 no threshold was crossed but some cells failed."
 )
@@ -33,7 +32,7 @@ MOST_SHOWN = 40
 
 def report_options(command: F) -> F:
     """Add the options that say what is written beside the folder of the run."""
-    for option in reversed(
+    return stacked(
         [
             click.option(
                 "--fail-above", multiple=True, metavar="V=X", help="A threshold beside the suite's; as gate takes it."
@@ -45,12 +44,10 @@ def report_options(command: F) -> F:
             click.option("--page", metavar="FILE.html", type=click.Path(), help="Write the page, as report does."),
             click.option("--mlflow", metavar="URI", help="Log parameters, values and the page to an MLflow server."),
         ]
-    ):
-        command = option(command)
-    return command
+    )(command)
 
 
-@main.command(short_help="Measure a suite: models × data × groups × variants; resumes.", epilog=EXIT_CODES)
+@click.command(short_help="Measure a suite: models × data × groups × variants; resumes.", epilog=EXIT_CODES)
 @click.argument("suite", type=click.Path())
 @click.option("-o", "--output", metavar="DIR", help="Folder of the run, or s3://….  [default: the suite's]")
 @click.option("--root", metavar="DIR", help="What the suite's paths are relative to.  [default: its root, its folder]")
@@ -70,7 +67,9 @@ def run(suite: str, output: str | None, **options: Any) -> None:
     geed-onnx run suites/digits.toml --root work -o work/results
     geed-onnx run suite.toml -o runs/digits --workers 4 --junit gate.xml --page digits.html
     """
-    asked = loaded(suite, options["root"])
+    from geed_onnx.suites import load_suite
+
+    asked = load_suite(suite, root=options["root"])
     folder = output or asked.output
     check_options(options, folder)
     if options["dry_run"]:
@@ -129,19 +128,6 @@ def within(file: str, folder: str) -> bool:
     return Path(file).resolve().parent == Path(folder).resolve()
 
 
-def loaded(path: str, root: str | None = None) -> Suite:
-    """Return the suite, its paths relative to `root`; where it has faults, the door gives each a line of its own.
-
-    Raises
-    ------
-    UsageError
-        If there is no such folder.
-    """
-    from geed_onnx.suites import load_suite
-
-    return load_suite(path, root=root)
-
-
 # --- who works, and what is said meanwhile ----------------------------------------------------------------------
 
 
@@ -168,68 +154,12 @@ def _devices(asked: Suite) -> tuple[str, ...]:
     """Return the CUDA devices that workers are given, one each; none where the CPU is asked for."""
     from geed_onnx.sessions import cuda_devices, resolve_provider
 
-    if not resolve_provider(asked.measure.provider).startswith("CUDA"):
+    if not resolve_provider(asked.runtime.provider).startswith("CUDA"):
         return ()
     import os
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return tuple(visible.split(",")) if visible else tuple(map(str, range(cuda_devices())))
-
-
-@contextmanager
-def watching(tasks: int, *, quiet: bool) -> Iterator[Watcher]:
-    """Yield what a run talks to: a bar on a terminal, or with `quiet` one line per cell."""
-    from geed_onnx.batch import Watcher
-
-    if quiet or not sys.stderr.isatty():
-        yield Watcher(cell=line_of if quiet else lambda result: None, note=warn)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("jobs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[cells]} cells, {task.fields[speed]} forward passes/s"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("jobs", total=tasks, cells=0, speed="–")
-        start, cells, passes = time.monotonic(), 0, 0
-
-        def counted(count: int) -> None:
-            nonlocal passes
-            passes += count
-            bar.update(task, speed=f"{passes / max(time.monotonic() - start, 1e-3):.0f}")
-
-        def done(outcome: Outcome, number: int, total: int) -> None:
-            nonlocal cells
-            cells += len(outcome.cells)
-            bar.update(task, completed=number, cells=cells)
-
-        # what is written to stderr meanwhile, the bar lets pass above it
-        yield Watcher(task=done, passes=counted, note=warn)
-
-
-def line_of(result: Result) -> None:
-    """Say what became of one cell, in one line."""
-    from geed_onnx.reports.table import between, number
-
-    place = f"{result.label} · {result.group['name']} · {result.tap['name']} · {result.variant}"
-    if result.failed:
-        say("failed", f"{place}: {result.reason}")
-    else:
-        say("cell", f"{place}: {number(result.value)} {between(result.low, result.high)}".rstrip())
 
 
 # --- what is shown and written at the end -----------------------------------------------------------------------
@@ -238,8 +168,7 @@ def line_of(result: Result) -> None:
 def show(results: Sequence[Result], *, as_json: bool) -> None:
     """Print results to stdout: lines of JSON, or networks side by side, a table for each data set and group."""
     if as_json:
-        for result in results:
-            click.echo(result.to_json())
+        show_results(results, as_json=True)
         return
     from geed_onnx.reports import clean, print_side_by_side
 
@@ -293,16 +222,15 @@ def verdict_of(
     found: Collection, thresholds: Sequence[Threshold], baseline: Collection | None, options: dict[str, Any]
 ) -> Verdict | None:
     """Hold the results against the thresholds, and show and write what comes of it; None where there are none."""
-    from geed_onnx.cli import gating
     from geed_onnx.gates import judge
 
     if not thresholds:
         return None
     verdict = judge(found.results, thresholds, baseline=baseline, current=found)
-    gating.write(verdict, options)
+    write_verdict(verdict, options)
     if not options["as_json"]:
         with until_closed():
-            gating.show(verdict, as_json=False, as_markdown=False)
+            show_verdict(verdict, as_json=False, as_markdown=False)
     else:
         from geed_onnx.reports.gate import headline
 
@@ -316,7 +244,6 @@ def reports(found: Collection, verdict: Verdict | None, options: dict[str, Any])
 
     page = options["page"]
     if page is not None:
-        from geed_onnx.cli.reporting import gallery_of
         from geed_onnx.reports.page import write_page
 
         sections, reasons = gallery_of([found], None)
@@ -340,7 +267,6 @@ def dry_run(asked: Suite, folder: str | None, *, as_json: bool) -> None:
     from geed_onnx.batch import tasks_of
     from geed_onnx.batch.estimate import estimated
     from geed_onnx.batch.journal import known_keys
-    from geed_onnx.cli.measuring import progress_bar
     from geed_onnx.reports import clean
 
     known = known_keys(folder) if folder is not None and "://" not in folder else frozenset[str]()
@@ -350,7 +276,8 @@ def dry_run(asked: Suite, folder: str | None, *, as_json: bool) -> None:
     seconds = 0.0
     failed = 0
     for each in found:
-        job = each.task.job
+        job = each.task.request
+        settings, samples = job.settings, job.settings.samples or each.samples
         cells, passes, seconds = cells + len(each.cells), passes + each.passes, seconds + (each.seconds or 0.0)
         failed += each.reason is not None
         if as_json:
@@ -360,8 +287,9 @@ def dry_run(asked: Suite, folder: str | None, *, as_json: bool) -> None:
                         "model": job.model.name,
                         "data": job.data.source,
                         "group": job.group,
-                        "samples": job.samples or each.samples,
-                        "seed": job.seed,
+                        "samples": samples,
+                        "seed": settings.seed,
+                        "settings": settings.unusual,
                         "cells": [{"tap": tap, "variant": variant} for tap, variant in each.cells],
                         "known": each.known,
                         "passes": each.passes,
@@ -372,8 +300,8 @@ def dry_run(asked: Suite, folder: str | None, *, as_json: bool) -> None:
                 )
             )
             continue
-        count = job.samples or each.samples or "the"
-        place = f"{job.model.name} · {job.group} · {count} images of {job.data.source} (seed {job.seed})"
+        how = ", ".join(f"{name} {value}" for name, value in {"seed": settings.seed, **settings.unusual}.items())
+        place = f"{job.model.name} · {job.group} · {samples or 'the'} images of {job.data.source} ({how})"
         click.echo(clean(place))
         if each.reason is not None:
             click.echo(clean(f"  cannot be measured: {each.reason}"))

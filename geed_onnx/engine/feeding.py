@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -11,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from geed_onnx.errors import DataError, UsageError
+from geed_onnx.errors import DataError
 from geed_onnx.sources import (
-    ArraySource,
     Preprocessing,
     Source,
     as_images,
     normalised,
-    open_source,
     preprocessing_for,
     sized,
 )
@@ -52,20 +49,6 @@ class Feed:
             return normalised(x, self.preprocessing)
         last = np.moveaxis(x, 1, -1) if self.layout == "NHWC" and x.ndim == 4 else x
         return np.ascontiguousarray(last, dtype=np.dtype(self.dtype))
-
-
-def open_data(data: Any, **options: Any) -> Source:
-    """Return a source from an address, an array `(N, …)` used as it is, or a source."""
-    if isinstance(data, (str, os.PathLike)):
-        return open_source(os.fspath(data), **options)
-    if isinstance(data, np.ndarray):
-        if data.ndim < 2 or data.dtype.kind not in "fiu":
-            raise DataError(f"expected an array (images, …) of numbers, got {data.dtype} of shape {data.shape}")
-        return ArraySource("array", data)
-    if hasattr(data, "items") and hasattr(data, "as_is"):
-        source: Source = data
-        return source
-    raise UsageError(f"data: expected an address, an array or a Source, got {type(data).__name__}")
 
 
 def first_raw(source: Source) -> Array:

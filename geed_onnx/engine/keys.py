@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from geed_onnx.actions import Declared
-from geed_onnx.engine.plan import Plan, Target
+from geed_onnx.engine.plan import Plan
+from geed_onnx.engine.targets import Target
 from geed_onnx.results import SCHEMA
 from geed_onnx.variants import Variant
 
@@ -26,23 +27,21 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
 
     `sample` and `points` are the fingerprints of the sample's images and of the spread points outside it.
     """
-    if plan.model.get("sha256") is None:
+    if plan.opened.model.get("sha256") is None:
         return None
     settings = plan.settings
     feed = plan.feed
-    # named only where it is another: what was measured before there was a choice keeps its key
-    resampled = {} if settings.interpolation == "bilinear" else {"interpolation": settings.interpolation}
     clustered: dict[str, Any] = {}
     if plan.units is not None:
         units = list(plan.units.items())
-        clustered = {"cluster": settings.cluster, "units": sorted(units[: len(plan.indices)])}
+        clustered = {"cluster": plan.request.data.cluster, "units": sorted(units[: len(plan.indices)])}
         clustered["points"] = [points, sorted(units[len(plan.indices) :])]
     return {
         "schema": SCHEMA,
         "statistics": STATISTICS,
-        "model": plan.model["sha256"],
-        "input": plan.input,
-        "constants": {name: _hashed(value) for name, value in sorted(plan.constants.items())},
+        "model": plan.opened.model["sha256"],
+        "input": plan.opened.input,
+        "constants": {name: _hashed(value) for name, value in sorted(plan.opened.constants.items())},
         "data": sample,
         "points": points,
         "preprocessing": feed.preprocessing.to_json() if feed.preprocessing else "as is",
@@ -50,12 +49,8 @@ def plan_facts(plan: Plan, sample: str, points: str) -> dict[str, Any] | None:
         "group": plan.group.name,
         "samples": len(plan.indices),
         "order": settings.samples == "all",
-        "reference_samples": settings.reference_samples,
-        "seed": settings.seed,
-        "level": settings.level,
-        "floor": settings.floor,
         "mask": plan.masked,
-        **resampled,
+        **settings.keyed,
         **clustered,
         "provider": plan.session.facts.provider,
         "tf32": plan.session.facts.tf32,

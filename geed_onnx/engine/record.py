@@ -206,7 +206,7 @@ def _common(
     else:
         floor_method = "passes" if part.floor is not None else "optimum"
     return {
-        "model": dict(plan.model),
+        "model": dict(plan.opened.model),
         "data": dict(data),
         "group": group_facts(plan.group, plan.settings.interpolation),
         "tap": {

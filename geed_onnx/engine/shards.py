@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import groupby, islice, pairwise
 from typing import Any
 
@@ -96,10 +96,10 @@ def finish(plan: Plan, partial: Partial) -> list[Measured]:
         "preprocessing": how.to_json() if how else "as is",
         "mask": "disc" if plan.masked else None,
     }
-    if plan.settings.cluster is not None:
-        data["cluster"] = plan.settings.cluster
+    data |= {k: v for k in ("cluster", "name") if (v := getattr(plan.request.data, k))}
     rows = min(s.rows for s in partial.shares.values())
     runtime = {**partial.shares[0].facts.to_json(), "batch": rows, "geed_onnx": _version()}
+    runtime |= {"settings": told} if (told := plan.settings.told) else {}
     known = plan_facts(plan, partial.images.hexdigest(), partial.points.hexdigest())
     notes = notes_of(plan, partial)
     found = []
@@ -133,12 +133,12 @@ def _identity_of(plan: Plan) -> str:
     images = np.array([*plan.indices, -1, *plan.spread_indices], dtype=np.int64)
     return hashed(
         {
-            "model": plan.model.get("sha256"),
+            "model": plan.opened.model.get("sha256"),
             "group": plan.group.name,
             "images": hashed({"indices": images.tobytes().hex()}),
             "taps": [[t.name, t.kind] for t in plan.targets],
             "variants": [v.name for v in plan.variants],
-            "settings": asdict(plan.settings),
+            "settings": asdict(replace(plan.settings, variants=None)),
         }
     )
 
@@ -187,7 +187,7 @@ class _Share:
         self._bind(first.x)
         if self.part == 0:
             self.warnings = tuple(
-                plausible(self.plan.feed.model_input(first.x), self.plan.feed.preprocessing, self.plan.metadata)
+                plausible(self.plan.feed.model_input(first.x), self.plan.feed.preprocessing, self.plan.opened.metadata)
             )
         sample, points = self._split(len(first.x))
         stream = self._stream(sample)
@@ -200,7 +200,7 @@ class _Share:
 
     def _first(self) -> Batch:
         """Return the first two images: two, so that a session can tell whether a batch mixes its images."""
-        indices = self.plan.indices if self.plan.skip_bad else self.plan.indices[:2]
+        indices = self.plan.indices if self.plan.request.data.skip_bad else self.plan.indices[:2]
         head = list(islice(self._read(indices, 0), 2))
         if not head:
             raise DataError(f"{self.plan.source.uri}: no image could be read")
@@ -298,7 +298,7 @@ class _Share:
 
     def _read(self, indices: Sequence[int], first: int) -> Iterator[Image]:
         """Yield the images at `indices`, whose places begin at `first`; remember those that are left out."""
-        if not self.plan.skip_bad:
+        if not self.plan.request.data.skip_bad:
             yield from self.plan.images(indices)
             return
         for place, index in enumerate(indices, first):

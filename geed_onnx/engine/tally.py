@@ -15,7 +15,8 @@ from geed_onnx.actions import Action, Alignment, on_logs, output_action, within_
 from geed_onnx.ending import put_away, temporary_folder
 from geed_onnx.engine.partial import CellPart, Quiet, TapPart
 from geed_onnx.engine.passes import Batch, Block
-from geed_onnx.engine.plan import Plan, Target
+from geed_onnx.engine.plan import Plan
+from geed_onnx.engine.targets import Target
 from geed_onnx.errors import ActionError, MeasureError
 from geed_onnx.estimators import Broken, Deviations, Floats
 from geed_onnx.variants import (
@@ -114,7 +115,7 @@ def _cell(plan: Plan, target: Target, variant: Variant, shape: tuple[int, ...]) 
         action = on_logs(action) if target.kind == "probability" else action
         action = within_disc(action, plan.masked and target.kind == "map")
     except ActionError as error:
-        if plan.explicit or target.name in plan.acts:
+        if plan.opened.explicit or target.name in plan.acts:
             raise type(error)(f"tap {target.name!r}: {error}") from error
         return Cell(target, variant, None, reason=f"tap {target.name!r}: {error}")
     stated = spec not in ("trivial", "pixels") and len(action.kernel) < plan.group.order

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from geed_onnx.errors import ActionError, UsageError
+from geed_onnx.requests import Data, Model, of_fields
 from geed_onnx.suites.faults import Fault, place, unexpected
 from geed_onnx.suites.paths import PLACEHOLDERS, Match, existing, filled, find_models, is_remote, stem_parts
-from geed_onnx.suites.suite import DataEntry, ModelEntry
 
 if TYPE_CHECKING:
     from geed_onnx.groups import Group
-    from geed_onnx.suites.schema import DataTable, ModelTable
+    from geed_onnx.suites.schema import Table
 
 IN_NAMES = (*PLACEHOLDERS, "stem")
 #: Forms of address that the file system answers for.
@@ -41,7 +41,7 @@ class Place:
 class Found:
     """A model with the table it comes from; the name is empty where the suite gives none."""
 
-    entry: ModelEntry
+    entry: Model
     where: str
 
 
@@ -49,11 +49,11 @@ class Found:
 
 
 def models_of(
-    tables: Sequence[tuple[str, ModelTable, Mapping[str, Any]]],
+    tables: Sequence[tuple[str, Table, Mapping[str, Any]]],
     taps: tuple[str, ...] | None,
     at: Place,
     faults: list[Fault],
-) -> list[ModelEntry]:
+) -> list[Model]:
     """Return every model of the tables (path in the suite, table, preprocessing); the faults go into `faults`.
 
     `taps` are those of the suite, for the models that have none of their own.
@@ -77,7 +77,7 @@ def models_of(
     return [f.entry for f in named]
 
 
-def _constants(table: ModelTable, where: str, at: Place, faults: list[Fault]) -> dict[str, float | str]:
+def _constants(table: Table, where: str, at: Place, faults: list[Fault]) -> dict[str, float | str]:
     found: dict[str, float | str] = {}
     for name, value in table.constants.items():
         if isinstance(value, str) and at.files:
@@ -92,13 +92,13 @@ def _constants(table: ModelTable, where: str, at: Place, faults: list[Fault]) ->
 
 def _model(
     match: Match,
-    table: ModelTable,
+    table: Table,
     where: str,
     taps: tuple[str, ...] | None,
     constants: Mapping[str, float | str],
     preprocessing: Mapping[str, Any],
     faults: list[Fault],
-) -> ModelEntry | None:
+) -> Model | None:
     values: dict[str, Any] = {
         "stem": stem_parts(match.path)[-1],
         "name": match.captured.get("name"),
@@ -113,28 +113,16 @@ def _model(
         values[key] = given if captured is None else captured if key == "family" else int(captured)
     for key, known in (("family", ("name", "seed", "step", "stem")), ("name", IN_NAMES)):
         template = getattr(table, key)
-        if template is not None:
+        if template:
             try:
                 values[key] = filled(template, values, known)
             except UsageError as error:
                 expected = "a text, with " + ", ".join("{" + k + "}" for k in known) + " filled in"
                 faults.append(Fault(place(where, key), template, expected, str(error)))
                 return None
-    return ModelEntry(
-        path=match.path,
-        name=values["name"] or "",
-        family=values["family"],
-        seed=values["seed"],
-        step=values["step"],
-        taps=tuple(table.taps) if table.taps is not None else taps,
-        acts=dict(table.acts),
-        declared_action=table.declared_action,
-        scores=dict(table.scores),
-        input=table.input,
-        layout=table.layout,
-        constants=dict(constants),
-        preprocessing=dict(preprocessing),
-    )
+    values |= {"path": match.path, "name": values["name"] or "", "constants": constants}
+    own = {"taps": table.taps or taps, "preprocessing": preprocessing}
+    return of_fields(Model, {**table.model_dump(), **values, **own})
 
 
 def _each_once(found: Iterable[Found], faults: list[Fault]) -> list[Found]:
@@ -238,7 +226,7 @@ def _alike(named: Iterable[Found]) -> list[Fault]:
     return list(faults.values())
 
 
-def check_acts(tables: Iterable[tuple[str, ModelTable]], groups: Sequence[Group], faults: list[Fault]) -> None:
+def check_acts(tables: Iterable[tuple[str, Table]], groups: Sequence[Group], faults: list[Fault]) -> None:
     """Hold the words of every action against the groups; whether it fits a tap's shape shows when it is measured."""
     from geed_onnx.actions import output_action
     from geed_onnx.suites.schema import said_of
@@ -263,26 +251,19 @@ def check_acts(tables: Iterable[tuple[str, ModelTable]], groups: Sequence[Group]
 
 
 def data_of(
-    tables: Sequence[tuple[str, DataTable, Mapping[str, Any]]], at: Place, faults: list[Fault]
-) -> list[tuple[DataEntry, str]]:
+    tables: Sequence[tuple[str, Table, Mapping[str, Any]]], at: Place, faults: list[Fault]
+) -> list[tuple[Data, str]]:
     """Return every data set of the tables, each with its address as it is written; the faults go into `faults`."""
     expected = "a file or a folder of images, or hf:NAME[:SPLIT]"
-    found: list[tuple[str, DataTable, DataEntry]] = []
+    found: list[tuple[str, Table, Data]] = []
     for where, table, preprocessing in tables:
         try:
             source = data_address(table.source, at)
         except UsageError as error:
             faults.append(Fault(place(where, "source"), table.source, expected, str(error)))
             continue
-        entry = DataEntry(
-            source,
-            table.name or "",
-            table.column,
-            table.skip_bad,
-            table.streaming,
-            dict(preprocessing),
-            table.cluster,
-        )
+        own = {"source": source, "name": table.name, "preprocessing": preprocessing}
+        entry = of_fields(Data, {**table.model_dump(), **own})
         if any(replace(e, name=entry.name) == entry for _, _, e in found):
             faults.append(
                 Fault(place(where, "source"), table.source, "each data set once", "the same data set is there already")

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from geed_onnx.errors import UsageError
 from geed_onnx.groups import parse_group
+from geed_onnx.requests import Runtime, Settings, of_fields
 from geed_onnx.results import RESULTS
 from geed_onnx.suites.entries import Place, check_acts, data_of, models_of
 from geed_onnx.suites.faults import MISSING, Fault, SuiteError, place, unexpected
 from geed_onnx.suites.paths import existing, is_remote, located, stem_parts
 from geed_onnx.suites.reading import read_document
-from geed_onnx.suites.suite import MeasureEntry, Suite
+from geed_onnx.suites.suite import Suite
 from geed_onnx.suites.thresholds import Measured, thresholds_of
 from geed_onnx.variants import PAPER
 
@@ -103,7 +104,8 @@ def load_suite(
         groups=tuple(groups or ()),
         samples=tuple(head.samples or (None,)),
         seeds=tuple(seeds),
-        measure=MeasureEntry(variants=tuple(head.variants) if head.variants else None, **measure.model_dump()),
+        settings=of_fields(Settings, {"variants": head.variants, **measure.model_dump()}),
+        runtime=of_fields(Runtime, measure.model_dump()),
         thresholds=tuple(thresholds),
         baseline=baseline,
         output=head.output,

@@ -5,19 +5,19 @@ A field's description is what an error says was expected there.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from geed_onnx.actions import INTERPOLATIONS, MASKS
 from geed_onnx.errors import GeedError, ProviderError, suggestion
 from geed_onnx.groups import parse_group
-from geed_onnx.sources.preprocessing import COLOURS, FITS, LAYOUTS, RESAMPLES
+from geed_onnx.requests import MAPPINGS, PREPROCESSING, Asked, Data, Model, Runtime, Settings, asked_of
 from geed_onnx.suites.faults import MISSING, Fault, nearby, place, unexpected
 from geed_onnx.suites.suite import SUITE_SCHEMA
 from geed_onnx.variants import KINDS, SCORES, parse_variant
@@ -171,6 +171,11 @@ class Table(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Return a value of a table that is made of fields."""
+
 
 class SuiteTable(Table):
     """The keys before the first table."""
@@ -195,78 +200,57 @@ class SuiteTable(Table):
     thresholds: Any = Field(None, description="tables [[thresholds]]")
 
 
-class MeasureTable(Table):
-    """`[measure]`."""
-
-    spread_samples: Annotated[int, Field(ge=2)] | None = Field(None, description="a whole number from 2")
-    reference_samples: Whole | None = Field(None, description="a whole number from 0")
-    level: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.95, description="a number between 0 and 1 (95 % is written 0.95)"
-    )
-    floor: bool = Field(False, description="true or false")
-    mask: Annotated[str, AfterValidator(_one_of("mask", MASKS))] = Field(
-        "auto", description="one of " + ", ".join(MASKS)
-    )
-    interpolation: Annotated[str, AfterValidator(_one_of("interpolation", INTERPOLATIONS))] = Field(
-        "bilinear", description="one of " + ", ".join(INTERPOLATIONS)
-    )
-    batch_size: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number from 1")
-    provider: Annotated[Text, AfterValidator(_provider)] = Field("auto", description="auto, cpu, cuda, …")
-    threads: Annotated[int, Field(ge=1)] | None = Field(None, description="a whole number from 1")
-    tf32: bool = Field(False, description="true or false")
+def _table(name: str, keys: Mapping[str, tuple[Asked, Any]]) -> type[Table]:
+    """Return the table of what is asked for: {key: (how, default)}; without a default, `...`, it must be there."""
+    made: dict[str, Any] = {}
+    for key, (how, default) in keys.items():
+        form, expected = _form(key, how)
+        made[key] = form | None if default is None else form, Field(default, description=expected)
+    return create_model(name, __base__=Table, **made)
 
 
-class ModelTable(Table):
-    """`[[models]]`."""
-
-    path: Text = Field(description="the path of an ONNX file, or a pattern of paths")
-    name: Text | None = Field(None, description="a text")
-    family: Text | None = Field(None, description="a text")
-    seed: Whole | None = Field(None, description="a whole number from 0")
-    step: Whole | None = Field(None, description="a whole number from 0")
-    taps: Taps | None = Field(None, description="NAME[:KIND], or a list of them")
-    acts: dict[Text, Text] = Field({}, description='a table of actions by tap, as in { logits = "permute:1:1,0" }')
-    declared_action: bool = Field(True, description="true or false")
-    scores: dict[Text, Annotated[str, AfterValidator(_one_of("word for scores", SCORES))]] = Field(
-        {}, description='a table of "logits" or "probabilities" by tap'
-    )
-    input: Text | None = Field(None, description="the name of an input")
-    layout: Annotated[str, AfterValidator(_one_of("layout", LAYOUTS))] | None = Field(
-        None, description='"NCHW" or "NHWC"'
-    )
-    constants: dict[Text, Annotated[Any, AfterValidator(_constant)]] = Field(
-        {}, description="a table of numbers or .npy files by input"
-    )
-    preprocessing: dict[str, Any] = Field({}, description="a table of preprocessing")
+def _keys(*parts: type) -> dict[str, tuple[Asked, Any]]:
+    """Return the keys of the fields of these classes, but for those that a suite has a list of."""
+    own = [(f, how) for part in parts for f, how in asked_of(part) if not how.axis]
+    return {
+        f.name: (how, {} if how.form in MAPPINGS else ... if f.default is dataclasses.MISSING else f.default)
+        for f, how in own
+    }
 
 
-class PreprocessingTable(Table):
-    """`preprocessing = { … }` of a model or of a data set; what is written stays as it is written."""
-
-    size: Annotated[Any, AfterValidator(_size)] = Field(None, description="height and width")
-    fit: Annotated[str, AfterValidator(_one_of("fit", FITS))] = Field("", description="one of " + ", ".join(FITS))
-    resize: Annotated[Any, AfterValidator(_size)] = Field(None, description="a side, or height and width")
-    colour: Annotated[str, AfterValidator(_one_of("colour", COLOURS, ("gray",)))] = Field(
-        "", description="one of " + ", ".join(COLOURS)
-    )
-    range: Annotated[Any, AfterValidator(_range)] = Field(None, description="two numbers")
-    mean: Annotated[Any, AfterValidator(_per_channel)] = Field(None, description="one number, or three")
-    std: Annotated[Any, AfterValidator(_deviation)] = Field(None, description="one number, or three")
-    resample: Annotated[str, AfterValidator(_one_of("resample", RESAMPLES))] = Field(
-        "", description="one of " + ", ".join(RESAMPLES)
-    )
+def _form(key: str, how: Asked) -> tuple[Any, str]:
+    """Return the type of a key, and what is said to be expected there."""
+    if how.form == "whole":
+        return Annotated[int, Field(ge=how.least, le=LARGEST)], how.expected or f"a whole number from {how.least}"
+    if how.form == "switch":
+        return bool, how.expected or "true or false"
+    if how.form == "word":
+        aliases = ("gray",) if "grey" in how.words else ()
+        form = Annotated[str, AfterValidator(_one_of(key, how.words, aliases))]
+        return form, how.expected or "one of " + ", ".join(how.words)
+    return FORMS[how.form], how.expected
 
 
-class DataTable(Table):
-    """`[[data]]`."""
-
-    source: Text = Field(description="the path of a file or folder, or hf:NAME[:SPLIT]")
-    name: Text | None = Field(None, description="a text")
-    column: Text | None = Field(None, description="the name of a column")
-    cluster: Text | None = Field(None, description='the name of a column, or "folder"')
-    skip_bad: bool = Field(False, description="true or false")
-    streaming: bool | None = Field(None, description="true or false")
-    preprocessing: dict[str, Any] = Field({}, description="a table of preprocessing")
+#: What takes more to tell than a type; the other forms are in `_form`.
+FORMS: Mapping[str, Any] = {
+    "text": Text,
+    "share": Annotated[float, Field(gt=0, lt=1)],
+    "provider": Annotated[Text, AfterValidator(_provider)],
+    "taps": Taps,
+    "acts": dict[Text, Text],
+    "scores": dict[Text, Annotated[str, AfterValidator(_one_of("word for scores", SCORES))]],
+    "constants": dict[Text, Annotated[Any, AfterValidator(_constant)]],
+    "table": dict[str, Any],
+    "size": Annotated[Any, AfterValidator(_size)],
+    "range": Annotated[Any, AfterValidator(_range)],
+    "channels": Annotated[Any, AfterValidator(_per_channel)],
+    "divisors": Annotated[Any, AfterValidator(_deviation)],
+}
+#: `[measure]`, `[[models]]`, `[[data]]`, and `preprocessing = { … }`, of which what is written stays as it is written.
+MeasureTable = _table("MeasureTable", _keys(Settings, Runtime))
+ModelTable = _table("ModelTable", _keys(Model))
+DataTable = _table("DataTable", _keys(Data))
+PreprocessingTable = _table("PreprocessingTable", {key: (how, "") for key, how in PREPROCESSING.items()})
 
 
 class ThresholdTable(Table):

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from geed_onnx.gates import LIMITS, Threshold
+from geed_onnx.requests import Data
 from geed_onnx.suites.faults import MISSING, Fault, nearby, place
-from geed_onnx.suites.suite import DataEntry
 from geed_onnx.variants import parse_variant
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Measured:
     ----------
     variants, groups, models : tuple of str, or None
         Names.
-    data : tuple of (DataEntry, address as it is written), or None
+    data : tuple of (Data, address as it is written), or None
     baseline : bool
         Whether there is one.
     """
@@ -33,7 +33,7 @@ class Measured:
     variants: tuple[str, ...] | None
     groups: tuple[str, ...] | None
     models: tuple[str, ...] | None
-    data: tuple[tuple[DataEntry, str], ...] | None
+    data: tuple[tuple[Data, str], ...] | None
     baseline: bool
 
 
@@ -111,7 +111,7 @@ def _matches(name: str, pattern: str) -> bool:
     return name == pattern or fnmatchcase(name, pattern)
 
 
-def _by_address(threshold: Threshold, data: Sequence[tuple[DataEntry, str]] | None) -> list[Threshold]:
+def _by_address(threshold: Threshold, data: Sequence[tuple[Data, str]] | None) -> list[Threshold]:
     """Return the threshold for the addresses that results will have, where its glob is of names."""
     if data is None:
         return [threshold]

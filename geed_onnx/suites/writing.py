@@ -33,9 +33,9 @@ def suite_toml(suite: Suite, folder: str | os.PathLike[str] | None = None) -> st
         "groups": list(suite.groups),
         "samples": None if suite.samples == (None,) else list(suite.samples),
         "seeds": list(suite.seeds),
-        "variants": None if suite.measure.variants is None else list(suite.measure.variants),
+        "variants": _plain_value(suite.settings.variants),
         "baseline": suite.baseline,
-        "measure": _written(suite.measure) | {"variants": None},
+        "measure": _written(suite.settings) | _written(suite.runtime) | dict.fromkeys(("variants", "samples", "seed")),
         "models": [_written(m) | {"name": _plain(m.name), "family": _plain(m.family)} for m in suite.models],
         "data": [_written(d) for d in suite.data],
         "thresholds": [

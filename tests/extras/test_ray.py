@@ -28,9 +28,9 @@ from geed_onnx.batch.cluster import places
 from geed_onnx.batch.ray import RayEngine
 from geed_onnx.batch.tasks import Fresh, Outcome
 from geed_onnx.errors import SessionError, UnknownName, UsageError
+from geed_onnx.requests import Data, Model, Request, Runtime, Settings
 from geed_onnx.results import CellTables
 from geed_onnx.sessions import SessionFacts
-from geed_onnx.suites import DataEntry, Job, MeasureEntry, ModelEntry
 
 SHIPPED = Path(__file__).parents[2] / "models" / "shipped"
 HERE = str(Path(__file__).parent)
@@ -71,8 +71,8 @@ def address() -> Iterator[str]:
 
 def task(number: int, path: Path, group: str, samples: Any, data: Path = SHIPPED / "digits-test.parquet",
          **measure: Any) -> Task:  # fmt: skip
-    entry = MeasureEntry(provider="cpu", threads=1, **measure)
-    return Task(number, Job(ModelEntry(str(path), path.stem), DataEntry(str(data), "data"), group, samples, 0, entry))
+    settings, runtime = Settings(samples=samples, **measure), Runtime("cpu", 1)
+    return Task(number, Request(Model(str(path), path.stem), Data(str(data), "data"), group, settings, runtime))
 
 
 def shipped(*wanted: tuple[str, str, Any], **measure: Any) -> list[Task]:
@@ -269,7 +269,9 @@ class DyingBench:
             def prepare(self, task: Task) -> Prepared:
                 prepared = super().prepare(task)
                 session = Dying(prepared.plan.session, folder / f"{task.number}.died")
-                return replace(prepared, plan=replace(prepared.plan, session=session))
+                return replace(
+                    prepared, plan=replace(prepared.plan, opened=replace(prepared.plan.opened, connect=lambda: session))
+                )
 
         return Fragile(threads)
 
@@ -386,12 +388,11 @@ LOCAL = """
 import sys
 from geed_onnx.batch.ray import RayEngine
 from geed_onnx.batch import Task
-from geed_onnx.suites import DataEntry, Job, MeasureEntry, ModelEntry
+from geed_onnx.requests import Data, Model, Request, Runtime, Settings
 
 def main():
     model, data = sys.argv[1:]
-    entry = MeasureEntry(provider="cpu", threads=1)
-    job = Job(ModelEntry(model, "m"), DataEntry(data, "data"), "C4", 10, 0, entry)
+    job = Request(Model(model, "m"), Data(data, "data"), "C4", Settings(samples=10), Runtime("cpu", 1))
     for _ in range(2):  # twice: a cluster of our own leaves room for the next
         for outcome in RayEngine(workers=2).outcomes([Task(0, job)], (), (), lambda n: None):
             print(outcome.cells[0].result.to_json())

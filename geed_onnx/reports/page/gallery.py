@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
-from geed_onnx.engine.gallery import Exhibit, FeatureMaps, Gallery
+from geed_onnx.gallery import Exhibit, FeatureMaps, Gallery
 from geed_onnx.reports.page.gallery_pictures import LESS, MORE, diverging, gradient, photograph, sequential
 from geed_onnx.reports.page.section import Section
 from geed_onnx.reports.table import clean, number

@@ -9,13 +9,13 @@ import numpy as np
 
 from geed_onnx.actions import masked
 from geed_onnx.distances import CHANNEL_COSINE
-from geed_onnx.engine.gallery.exhibits import Array, Bytes, Exhibit, FeatureMaps, Floats
-from geed_onnx.engine.gallery.jobs import Job, worst_element
-from geed_onnx.engine.gallery.opening import ROWS, Bound, Reopened, checked_finite, class_names
-from geed_onnx.engine.gallery.pictures import element_names, pictures, shown_elements
+from geed_onnx.engine import Plan
 from geed_onnx.engine.passes import Runner
-from geed_onnx.engine.plan import Plan
 from geed_onnx.errors import MeasureError
+from geed_onnx.gallery.exhibits import Array, Bytes, Exhibit, FeatureMaps, Floats
+from geed_onnx.gallery.jobs import Job, worst_element
+from geed_onnx.gallery.opening import ROWS, Bound, Reopened, checked_finite, class_names
+from geed_onnx.gallery.pictures import element_names, pictures, shown_elements
 from geed_onnx.variants import compared, kernel_mean, log_probabilities
 
 #: Elements of a large group whose pictures are kept.

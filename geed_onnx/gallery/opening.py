@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geed_onnx.actions import Action, Declared, interpolation_of, on_logs, output_action, within_disc
-from geed_onnx.engine.feeding import open_data
-from geed_onnx.engine.gallery.exhibits import Array
-from geed_onnx.engine.gallery.jobs import Cell, Job
-from geed_onnx.engine.plan import Plan, Settings, make_plan
+from geed_onnx.engine import Plan, open_model, plan_of
+from geed_onnx.engine.opening import open_data
 from geed_onnx.errors import ActionError, DataError, GeedError, MeasureError, ModelError
+from geed_onnx.gallery.exhibits import Array
+from geed_onnx.gallery.jobs import Cell, Job
+from geed_onnx.requests import Data, Model, Request, Settings
 from geed_onnx.results import Result
-from geed_onnx.sessions import RuntimeOptions
 from geed_onnx.sources import Fingerprint, Source, draw
 from geed_onnx.variants import Variant, parse_variant
 
@@ -28,28 +28,8 @@ _REMARKS = ("origin", "notes")
 MOST_TEXT = 1 << 20
 
 
-@dataclass(frozen=True)
-class Reopen:
-    """What a result does not say, and its measurement was told: how its model and data are opened again."""
-
-    path: str | None = None
-    """of the model, where it is not the one in the result"""
-    uri: str | None = None
-    """of the data, likewise"""
-    acts: Mapping[str, str | Mapping[str, Any]] = field(default_factory=dict)
-    """{tap: action} as `--act` takes them; needed only where the result's own words do not give the action"""
-    declared_action: bool = True
-    input: str | None = None
-    layout: str | None = None
-    constants: Mapping[str, Array] = field(default_factory=dict)
-    preprocessing: Mapping[str, Any] | None = None
-    """flags; None: what the result says"""
-    column: str | None = None
-    streaming: bool | None = None
-    skip_bad: bool = False
-    provider: str = "auto"
-    threads: int | None = None
-    tf32: bool = False
+#: What a result's measurement was told beside what the result says: from both, the request that opens it again.
+Reopen = Callable[[Result, Request], Request]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,17 +68,14 @@ class Shelf:
         self._wanted: dict[str, set[str]] = {}
         for job in jobs:
             self._wanted.setdefault(_data(job.result), set()).update(job.images)
-        self._sources: dict[Any, Source] = {}
+        self._sources: dict[Data, Source] = {}
         self._read: dict[str, dict[str, Array] | GeedError] = {}
 
-    def source(self, uri: str, reopen: Reopen) -> Source:
-        """Return the source at an address."""
-        key = (uri, reopen.column, reopen.skip_bad, reopen.streaming)
-        if key not in self._sources:
-            self._sources[key] = open_data(
-                uri, column=reopen.column, skip_bad=reopen.skip_bad, streaming=reopen.streaming
-            )
-        return self._sources[key]
+    def source(self, data: Data) -> Source:
+        """Return the images of a request."""
+        if data not in self._sources:
+            self._sources[data] = open_data(data)
+        return self._sources[data]
 
     def images(self, job: Job, source: Source) -> dict[str, Array]:
         """Return {id: array as read} of the images that any job wants of this one's data.
@@ -120,7 +97,32 @@ class Shelf:
         return found
 
 
-def open_job(job: Job, reopen: Reopen, shelf: Shelf) -> Reopened:
+def asked_again(result: Result) -> Request:
+    """Return the request that a result says it was measured by, on one image and at its own tap.
+
+    Raises
+    ------
+    ModelError
+        If the model was no file.
+    DataError
+        If it does not say how large the images were.
+    """
+    path = result.model.get("path")
+    if path is None:
+        raise ModelError("it was measured from Python, and there is no file to open again")
+    model = Model(path, layout=_said(result).get("layout"), preprocessing=_flags(result))
+    settings = Settings(
+        samples=1,
+        reference_samples=0,
+        seed=result.seed,
+        mask="disc" if result.data.get("mask") else "none",
+        batch_size=ROWS,
+        interpolation=interpolation_of(result.interpolation),
+    )
+    return Request(model, Data(str(result.data["uri"])), str(result.group["name"]), settings)
+
+
+def open_job(job: Job, reopen: Reopen | None, shelf: Shelf) -> Reopened:
     """Open the model and the data of a job again.
 
     Raises
@@ -131,46 +133,22 @@ def open_job(job: Job, reopen: Reopen, shelf: Shelf) -> Reopened:
     """
     from geed_onnx.taps import file_sha256, read_graph
 
-    result = job.result
-    path = reopen.path or result.model.get("path")
-    if path is None:
-        raise ModelError("it was measured from Python, and there is no file to open again")
-    graph = read_graph(path)
+    result, request = job.result, asked_again(job.result)
+    if reopen is not None:
+        request = reopen(result, request)
+    graph = read_graph(request.model.path)
     found, wanted = file_sha256(graph), result.model.get("sha256")
     if found != wanted:
         raise ModelError(
-            f"{path!r} is not the file that was measured (SHA-256 {found[:12]}…, the result says"
+            f"{request.model.path!r} is not the file that was measured (SHA-256 {found[:12]}…, the result says"
             f" {str(wanted)[:12]}…); measure it again, or put the measured file there"
         )
-    source = shelf.source(str(reopen.uri or result.data["uri"]), reopen)
     cells = [job.exhibit, *([job.map] if job.map is not None else [])]
     specs = dict.fromkeys(f"{c.tap}:{c.result.tap['kind']}" for c in cells)
-    plan = make_plan(
-        path,
-        source,
-        str(result.group["name"]),
-        taps=list(specs),
-        variants=None,
-        acts=_acts(reopen, cells),
-        declared=reopen.declared_action,
-        settings=Settings(
-            samples=1,
-            reference_samples=0,
-            seed=result.seed,
-            mask="disc" if result.data.get("mask") else "none",
-            batch_size=ROWS,
-            interpolation=interpolation_of(result.interpolation),
-        ),
-        input=reopen.input,
-        layout=reopen.layout or _said(result).get("layout"),
-        preprocessing=_flags(result) if reopen.preprocessing is None else reopen.preprocessing,
-        runtime=RuntimeOptions(
-            reopen.provider, reopen.threads, reopen.tf32, layout=reopen.layout, constants=reopen.constants
-        ),
-        column=None,
-        skip_bad=reopen.skip_bad,
-        streaming=None,
-    )
+    model = replace(request.model, taps=tuple(specs), acts=_acts(request.model.acts, cells))
+    # one image is no sample of clusters
+    request = replace(request, model=model, data=replace(request.data, cluster=None))
+    plan = plan_of(request, open_model(request, shelf.source(request.data)))
     if any(c.deviations.values.shape[1] != plan.group.order for c in cells):
         raise DataError(f"the table of deviations is of another group than {plan.group.name}; measure again")
     _same_preprocessing(plan, result)
@@ -262,11 +240,11 @@ def _same_preprocessing(plan: Plan, result: Result) -> None:
 # --- actions ----------------------------------------------------------------------------------------------------
 
 
-def _acts(reopen: Reopen, cells: Sequence[Cell]) -> dict[str, str | Mapping[str, Any]]:
+def _acts(acts: Mapping[str, Any], cells: Sequence[Cell]) -> dict[str, str | Mapping[str, Any]]:
     # an action of a tap that is not opened would be refused
     names = {str(n) for c in cells for n in (c.tap, c.result.tap.get("module")) if n}
     kinds = ("", ":map", ":vector", ":probability")
-    return {tap: act for tap, act in reopen.acts.items() if any(tap == name + kind for name in names for kind in kinds)}
+    return {tap: act for tap, act in acts.items() if any(tap == name + kind for name in names for kind in kinds)}
 
 
 def _bound(plan: Plan, cell: Cell) -> Bound:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from geed_onnx.engine.gallery.exhibits import Array, Bytes
+from geed_onnx.gallery.exhibits import Array, Bytes
 from geed_onnx.groups import Group, Motion
 from geed_onnx.sources import Preprocessing
 

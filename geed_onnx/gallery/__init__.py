@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from geed_onnx.engine.gallery.exhibits import Exhibit, FeatureMaps, Gallery
-from geed_onnx.engine.gallery.jobs import choose_jobs
-from geed_onnx.engine.gallery.looking import look
-from geed_onnx.engine.gallery.opening import Reopen, Shelf, open_job
 from geed_onnx.errors import GeedError, UsageError
-from geed_onnx.results import Collection, Result
+from geed_onnx.gallery.exhibits import Exhibit, FeatureMaps, Gallery
+from geed_onnx.gallery.jobs import choose_jobs
+from geed_onnx.gallery.looking import look
+from geed_onnx.gallery.opening import Reopen, Shelf, open_job
+from geed_onnx.results import Collection
 
 __all__ = ["Exhibit", "FeatureMaps", "Gallery", "Reopen", "make_gallery"]
 
@@ -31,7 +31,7 @@ def make_gallery(
     models: int = 3,
     tap: str | None = None,
     channels: int = 4,
-    reopen: Callable[[Result], Reopen] | None = None,
+    reopen: Reopen | None = None,
     notify: Notify | None = None,
 ) -> Gallery:
     """Return the images that deviate most, and the feature maps that agree least, of the models of a collection.
@@ -51,7 +51,8 @@ def make_gallery(
     channels
         Channels of a map that are shown, those that agree least first.
     reopen
-        What a result's measurement was told beside what the result says, such as constants or a column.
+        Returns, of a result and the request that it says it was measured by, the one that opens it again: with what
+        the result does not say, such as constants or a column.
     notify
         Called with each reason.
 
@@ -71,7 +72,7 @@ def make_gallery(
     shelf = Shelf(jobs)
     for job in jobs:
         try:
-            opened = open_job(job, reopen(job.result) if reopen else Reopen(), shelf)
+            opened = open_job(job, reopen, shelf)
             found = list(look(job, opened, channels))
         except (GeedError, MemoryError) as error:
             reasons.append(f"{job.label}: {error or 'out of memory'}")

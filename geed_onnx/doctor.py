@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from geed_onnx.actions import Declared
-from geed_onnx.engine.plan import declared_action
+from geed_onnx.engine.opening import runtime_options
+from geed_onnx.engine.targets import declared_action
 from geed_onnx.errors import GeedError
+from geed_onnx.requests import Model, Runtime
 from geed_onnx.sessions import RuntimeOptions, Session, available_providers, open_session
 from geed_onnx.sources import declared_input, preprocessing_for
 
@@ -36,31 +38,21 @@ class Finding:
     text: str
 
 
-def examine(
-    graph: Graph,
-    *,
-    input: str | None = None,
-    layout: str | None = None,
-    provider: str = "auto",
-    threads: int | None = None,
-    tf32: bool = False,
-    constants: Mapping[str, Array] | None = None,
-) -> list[Finding]:
+def examine(graph: Graph, model: Model, runtime: Runtime) -> list[Finding]:
     """Return the findings about a file; one with the verdict `error` means it cannot be measured as it is."""
     from geed_onnx.taps import choose_taps, image_input
 
     findings = list(_file(graph))
     findings += _installation()
     try:
-        port = image_input(graph, input)
+        port = image_input(graph, model.input)
     except GeedError as error:
         return [*findings, Finding("input", "error", str(error))]
-    findings += _input(graph, port, layout)
+    findings += _input(graph, port, model.layout)
     findings += _centre(graph, port)
     taps = choose_taps(graph, input=port.name)
     findings += _taps(taps)
-    options = RuntimeOptions(provider, threads, tf32, layout=layout, constants=constants or {})
-    findings += _running(graph, port, taps, options)
+    findings += _running(graph, port, taps, runtime_options(model, runtime))
     return findings
 
 
