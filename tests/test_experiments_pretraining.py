@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from geed_exporters.pytorch.command import command
+from geed_exporters.cli import pytorch as command
 from geed_onnx.suites import Suite, SuiteError, load_suite
 
 ROOT = Path(__file__).resolve().parents[1]
