@@ -153,7 +153,7 @@ def killed_once(folder: Path, task: Task) -> None:
 
 
 def poison(folder: Path, task: Task) -> None:
-    if task.job.model.name == "digits-mlp":
+    if task.request.model.name == "digits-mlp":
         os._exit(7)
 
 
