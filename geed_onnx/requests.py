@@ -128,7 +128,7 @@ def _settled(made: Any) -> None:
         value, word = getattr(made, each.name), each.name.replace("_", " ")
         if how.form in MAPPINGS:
             object.__setattr__(made, each.name, Entries(value))
-        elif value is None:
+        elif value is None and each.default is None:
             continue
         elif how.form in TUPLES:
             object.__setattr__(made, each.name, tuple(value) or None)
@@ -394,7 +394,7 @@ def request_of(model: Any, data: Any, group: str | Group, **keywords: Any) -> Re
     TypeError
         If there is no such keyword.
     """
-    names = [f.name for part in PARTS for f in fields(part)]
+    names = [f.name for part in PARTS for f in fields(part) if f.name not in ("path", "source")]
     for name in keywords:
         if name not in names:
             raise TypeError(f"unexpected keyword argument {name!r}{suggestion(name, names)}")
@@ -413,7 +413,7 @@ def _as_source(data: Any) -> Any:
     """Return an array `(N, …)` as a source that is used as it is; a source is one."""
     if hasattr(data, "items") and hasattr(data, "as_is"):
         return data
-    if not (hasattr(data, "ndim") and hasattr(data, "dtype")):
+    if not (hasattr(data, "ndim") and hasattr(getattr(data, "dtype", None), "kind")):
         raise UsageError(f"data: expected an address, an array or a Source, got {type(data).__name__}")
     from geed_onnx.sources import ArraySource
 

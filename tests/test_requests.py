@@ -21,6 +21,7 @@ from geed_onnx.actions import INTERPOLATIONS, MASKS
 from geed_onnx.errors import DataError, UnknownName, UsageError
 from geed_onnx.requests import PREPROCESSING, Data, Model, Runtime, Settings, asked_of, request_of
 from geed_onnx.sources.preprocessing import COLOURS, FITS, LAYOUTS, RESAMPLES
+from geed_onnx.suites import load_suite
 
 SHIPPED = Path(__file__).parents[1] / "models" / "shipped"
 DIGITS = str(SHIPPED / "digits-test.parquet")
@@ -169,3 +170,36 @@ def test_only_settings_that_are_another_are_named() -> None:
     assert some.keyed["interpolation"] == "nearest"
     assert "interpolation" not in replace(some, interpolation="bilinear").keyed
     assert some.told == {}  # a Result's group says it
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "match"),
+    [
+        ({"path": "other.onnx"}, TypeError, "unexpected keyword argument 'path'"),
+        ({"source": "photos"}, TypeError, "unexpected keyword argument 'source'"),
+        ({"mask": None}, UnknownName, "mask"),
+        ({"interpolation": None}, UnknownName, "interpolation"),
+    ],
+)
+def test_what_is_no_keyword_or_may_not_be_left_open_is_refused(
+    keywords: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        request_of("m.onnx", "photos", "C4", **keywords)
+
+
+def test_data_that_is_no_array_of_numpys_kind_is_refused() -> None:
+    class Tensor:
+        ndim, dtype = 4, "torch.float32"
+
+    with pytest.raises(UsageError, match="expected an address, an array or a Source, got Tensor"):
+        request_of("m.onnx", Tensor(), "C4")
+
+
+def test_a_suite_may_leave_a_name_open(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    np.save(tmp_path / "x.npy", np.zeros((2, 1, 4, 4), np.float32))
+    text = {"groups": ["C4"], "models": [{"path": "m.onnx", "name": None}], "data": [{"source": "x.npy", "name": None}]}
+    (tmp_path / "s.json").write_text(json.dumps(text))
+    (job,) = load_suite(tmp_path / "s.json").jobs()
+    assert (job.model.name, job.model.path) == ("m", str(tmp_path / "m.onnx"))

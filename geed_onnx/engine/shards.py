@@ -138,7 +138,7 @@ def _identity_of(plan: Plan) -> str:
             "images": hashed({"indices": images.tobytes().hex()}),
             "taps": [[t.name, t.kind] for t in plan.targets],
             "variants": [v.name for v in plan.variants],
-            "settings": asdict(replace(plan.settings, variants=None)),
+            "settings": asdict(replace(plan.settings, variants=None)) | {"cluster": plan.request.data.cluster},
         }
     )
 

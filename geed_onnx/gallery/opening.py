@@ -145,9 +145,9 @@ def open_job(job: Job, reopen: Reopen | None, shelf: Shelf) -> Reopened:
         )
     cells = [job.exhibit, *([job.map] if job.map is not None else [])]
     specs = dict.fromkeys(f"{c.tap}:{c.result.tap['kind']}" for c in cells)
-    model = replace(request.model, taps=tuple(specs), acts=_acts(request.model.acts, cells))
-    # one image is no sample of clusters
-    request = replace(request, model=model, data=replace(request.data, cluster=None))
+    model = replace(request.model, taps=tuple(specs), acts=_acts(request.model.acts, cells), scores={})
+    # what scores are and how images become the input the result says; one image is no sample of clusters
+    request = replace(request, model=model, data=replace(request.data, cluster=None, preprocessing={}))
     plan = plan_of(request, open_model(request, shelf.source(request.data)))
     if any(c.deviations.values.shape[1] != plan.group.order for c in cells):
         raise DataError(f"the table of deviations is of another group than {plan.group.name}; measure again")

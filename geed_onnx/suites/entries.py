@@ -262,7 +262,7 @@ def data_of(
         except UsageError as error:
             faults.append(Fault(place(where, "source"), table.source, expected, str(error)))
             continue
-        own = {"source": source, "name": table.name, "preprocessing": preprocessing}
+        own = {"source": source, "name": table.name or "", "preprocessing": preprocessing}
         entry = of_fields(Data, {**table.model_dump(), **own})
         if any(replace(e, name=entry.name) == entry for _, _, e in found):
             faults.append(

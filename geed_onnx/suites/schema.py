@@ -212,10 +212,9 @@ def _table(name: str, keys: Mapping[str, tuple[Asked, Any]]) -> type[Table]:
 def _keys(*parts: type) -> dict[str, tuple[Asked, Any]]:
     """Return the keys of the fields of these classes, but for those that a suite has a list of."""
     own = [(f, how) for part in parts for f, how in asked_of(part) if not how.axis]
-    return {
-        f.name: (how, {} if how.form in MAPPINGS else ... if f.default is dataclasses.MISSING else f.default)
-        for f, how in own
-    }
+    # a text that may be left out is `None` where it is
+    defaults: dict[Any, Any] = {dataclasses.MISSING: ..., "": None}
+    return {f.name: (how, {} if how.form in MAPPINGS else defaults.get(f.default, f.default)) for f, how in own}
 
 
 def _form(key: str, how: Asked) -> tuple[Any, str]:
