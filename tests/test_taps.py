@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_nets as nets
 import pytest
@@ -17,6 +18,7 @@ from onnx import TensorProto, helper, parser
 
 from geed_onnx.errors import ModelError, UnknownName, UsageError
 from geed_onnx.taps import choose_taps, file_sha256, graph_of, image_input, list_taps, read_graph, resolve_taps
+from geed_onnx.taps.folding import evaluate
 
 
 def chosen(model: onnx.ModelProto, **options: object) -> list[tuple[str, str | None, str]]:
@@ -534,3 +536,16 @@ def test_package_imports_neither_runtime_nor_siblings() -> None:
     loaded = {m.split(".")[1] for m in re.findall(r"'(geed_onnx\.\w+)", shown)}
     assert loaded <= {"errors", "registry", "taps"}
     assert "onnxruntime" not in shown
+
+
+def test_one_tensor_may_be_several_inputs_of_shape_arithmetic() -> None:
+    one, five = np.array(1, np.int64), np.array(5, np.int64)
+    found = evaluate(helper.make_node("Range", ["one", "n", "one"], ["y"]), [one, five, one], None, 17)
+    assert found is not None
+    assert found.tolist() == [1, 2, 3, 4]
+
+
+def test_shape_arithmetic_that_would_be_large_is_not_computed() -> None:
+    axes = [np.ones(shape, np.int64) for shape in ((512, 1, 1), (512, 1), (512,))]
+    node = helper.make_node("Where", ["c", "a", "b"], ["y"])
+    assert evaluate(node, [axes[0].astype(bool), *axes[1:]], None, 17) is None

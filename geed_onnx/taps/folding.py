@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,8 @@ def evaluate(
     from onnx.reference import ReferenceEvaluator
 
     try:
-        if _length(node, list(known.values())) > MOST_KEPT:
+        # by place: one tensor may be several of a node's inputs
+        if _length(node, [x for x in inputs if x is not None]) > MOST_KEPT:
             return None
         graph = make_graph([node], "node", [], [])
         outputs: Any = ReferenceEvaluator(graph, opsets={"": opset}).run([node.output[0]], known)
@@ -53,4 +55,6 @@ def _length(node: NodeProto, x: Sequence[np.ndarray]) -> float:
         return float("inf") if external else sum(float(np.prod(t.dims)) for t in tensors)
     if node.op_type == "Range":
         return abs(float(x[1]) - float(x[0])) / abs(float(x[2]))
+    if node.op_type == "Where":
+        return float(math.prod(np.broadcast_shapes(*(each.shape for each in x))))
     return float(np.prod(x[-1])) if node.op_type in ("ConstantOfShape", "Expand") else 0.0
